@@ -1,0 +1,326 @@
+"""Frozen, validated records that pass between the stages.
+
+Every record is immutable, refuses unknown fields, carries its units in its field names and goes
+to JSON and back without loss. This module knows no other module of the package but `errors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from hwsearch.errors import UsageError
+
+Runtime = Literal["onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Scope = Literal["full", "encoder", "decoder"]
+Framing = Literal["image", "object"]
+Index = Annotated[int, Field(ge=0)]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Record(BaseModel):
+    """A frozen record with a canonical JSON form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def to_json(self) -> str:
+        """One line of JSON without spaces, fields in the order of their declaration."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            UsageError: the text is no JSON, or not of this record's form.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise UsageError(f"This is no valid {cls.__name__}: {first_fault(error)}.") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a pydantic error as a short phrase: where, and what is wrong."""
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"{where}: {fault['msg']}" if where else str(fault["msg"])
+
+
+class LayerConfig(Record):
+    """One kept layer of the image encoder; `index` is its place in the full encoder."""
+
+    index: Index
+    mlp_width: PositiveInt
+    heads: PositiveInt
+
+
+class SubnetConfig(Record):
+    """A subnet: the input resolution in pixels and the layers that are kept, in order."""
+
+    resolution: PositiveInt
+    layers: tuple[LayerConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _indices_ascend(self) -> Self:
+        indices = self.indices
+        if any(later <= earlier for earlier, later in itertools.pairwise(indices)):
+            raise ValueError("layer indices have to ascend without repetition")
+        return self
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Indices of the kept layers in the full encoder."""
+        return tuple(layer.index for layer in self.layers)
+
+    @property
+    def depth(self) -> int:
+        """How many layers are kept."""
+        return len(self.layers)
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the canonical JSON."""
+        return short_digest(self.to_json())
+
+
+def short_digest(text: str | bytes, digits: int = 12) -> str:
+    """The first hexadecimal digits of a SHA-256."""
+    data = text.encode() if isinstance(text, str) else text
+    return hashlib.sha256(data).hexdigest()[:digits]
+
+
+class SamGeometry(Record):
+    """The sizes that define a Segment Anything model.
+
+    `model` is the registry name (`vit_b`, `vit_l`, `vit_h`) or `custom`. Lengths are in pixels
+    (`image_size`, `patch_size`) or patches (`window_size`).
+    """
+
+    model: str
+    image_size: PositiveInt
+    patch_size: PositiveInt
+    embed_dim: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
+    mlp_width: PositiveInt
+    window_size: PositiveInt
+    global_layers: tuple[Index, ...]
+    prompt_dim: PositiveInt
+    mask_in_channels: PositiveInt = 16
+    multimask_outputs: PositiveInt = 3
+    decoder_depth: PositiveInt = 2
+    decoder_mlp_width: PositiveInt = 2048
+    decoder_heads: PositiveInt = 8
+    iou_head_depth: PositiveInt = 3
+    iou_head_width: PositiveInt = 256
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}"
+            )
+        if self.embed_dim % self.heads:
+            raise ValueError(f"embed_dim {self.embed_dim} is no multiple of heads {self.heads}")
+        if any(index >= self.depth for index in self.global_layers):
+            raise ValueError(f"global_layers {self.global_layers} reach past depth {self.depth}")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.embed_dim // self.heads
+
+    def is_global(self, index: int) -> bool:
+        """Whether layer `index` attends to the whole image (else to windows)."""
+        return index in self.global_layers
+
+    @property
+    def id(self) -> str:
+        """Name and digest; a latency profile belongs to this id, whatever the weights."""
+        return f"{self.model}-{short_digest(self.to_json(), 8)}"
+
+
+class LayerImportance(Record):
+    """What few-shot evaluation found when one layer was left out.
+
+    `miou_drop` is the full encoder's mIoU minus the mIoU without this layer; a negative value
+    means that the model did better without it.
+    """
+
+    index: Index
+    is_global: bool
+    miou_drop: float
+    removal_probability: Share
+
+
+class Target(Record):
+    """Where and how a subnet runs: device, runtime, precision, threads and batch."""
+
+    device: str
+    device_name: str
+    runtime: Runtime
+    runtime_version: str
+    precision: Precision = "fp32"
+    threads: PositiveInt = 1
+    batch: PositiveInt = 1
+
+    @property
+    def name(self) -> str:
+        """A folder name that carries the conditions, without the runtime's version."""
+        words = re.sub(r"[^a-z0-9]+", "-", self.device_name.lower()).strip("-")
+        device = self.device.replace(":", "")
+        return f"{device}-{words}-{self.runtime}-{self.precision}-t{self.threads}-b{self.batch}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all fields: a predictor fitted under another fingerprint is stale."""
+        return short_digest(self.to_json())
+
+
+class LatencyStats(Record):
+    """Summary of `n` raw latencies, with a bootstrap interval of the median (95 %)."""
+
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    p95_ms: Milliseconds
+    mean_ms: Milliseconds
+    std_ms: Milliseconds
+    low_ms: Milliseconds
+    high_ms: Milliseconds
+    n: PositiveInt
+
+
+class Drift(Record):
+    """The reference's latency around a measurement, and the anchor that it is held against.
+
+    The anchor is the reference's median in the first session of the profile. A raw latency times
+    `anchor_ms / around_ms` is the drift-corrected latency.
+    """
+
+    around_ms: Milliseconds
+    anchor_ms: Milliseconds
+
+
+class Conditions(Record):
+    """The state of the machine and the versions of the software during a session."""
+
+    timestamp: str
+    versions: dict[str, str]
+    cpu: str
+    cores: PositiveInt
+    governor: str | None = None
+    clock_mhz: float | None = None
+    load_average: float | None = None
+
+
+class Measurement(Record):
+    """One line of a latency profile: a subnet's latency on a target, or the error that befell it.
+
+    Latency is image in to mask out at the target's batch: image encoder plus a decoder pass with
+    one prompt, preprocessing apart. Raw statistics and drift-corrected medians are both kept.
+    """
+
+    schema_version: Literal[1] = 1
+    supernet_id: str
+    subnet_id: str
+    subnet: SubnetConfig
+    target: Target
+    session_id: str
+    repeat: Index = 0
+    encoder: LatencyStats | None = None
+    decoder: LatencyStats | None = None
+    encoder_ms: Milliseconds | None = None
+    decoder_ms: Milliseconds | None = None
+    drift: Drift | None = None
+    drifted: bool = False
+    memory_bytes: int | None = None
+    conditions: Conditions | None = None
+    error: str | None = None
+
+    @model_validator(mode="after")
+    def _measured_or_failed(self) -> Self:
+        measured = self.encoder_ms is not None and self.decoder_ms is not None
+        if measured == (self.error is not None):
+            raise ValueError("a measurement has either its latencies or an error")
+        if self.subnet_id != self.subnet.id:
+            raise ValueError(f"subnet_id {self.subnet_id} is not the id of the subnet")
+        return self
+
+    def latency_ms(self, scope: Scope = "full") -> float:
+        """The drift-corrected median latency in milliseconds.
+
+        Raises:
+            UsageError: the measurement failed and has no latency.
+        """
+        if self.encoder_ms is None or self.decoder_ms is None:
+            raise UsageError(f"Subnet {self.subnet_id} has no latency: {self.error}.")
+        if scope == "encoder":
+            return self.encoder_ms
+        if scope == "decoder":
+            return self.decoder_ms
+        return self.encoder_ms + self.decoder_ms
+
+
+class Accuracy(Record):
+    """Mean IoU of a model on a data set, and how it was found.
+
+    `miou` takes the mask that the predicted IoU selects, `miou_oracle` the best of all masks by
+    ground truth. `framing` tells whether the model saw whole images or a crop around each object.
+    """
+
+    miou: Share
+    miou_oracle: Share
+    instances: PositiveInt
+    images: PositiveInt
+    data: str
+    split: str
+    framing: Framing
+    prompt: Literal["box", "point"] = "box"
+    selection: Literal["predicted_iou"] = "predicted_iou"
+    miou_by_size: dict[str, float] = {}
+
+
+class Candidate(Record):
+    """A subnet that the search knows: its accuracy, its cost, and its latency.
+
+    `latency_ms` is a measurement or None, never a prediction. `miou` is the accuracy that the
+    search saw (split `val`), `miou_final` the one on images that the search never saw.
+    """
+
+    subnet: SubnetConfig
+    params: PositiveInt
+    macs: PositiveInt
+    miou: Share
+    miou_final: Share | None = None
+    predicted_ms: Milliseconds | None = None
+    upper_ms: Milliseconds | None = None
+    latency_ms: Milliseconds | None = None
+
+
+class SearchResult(Record):
+    """What a search leaves: the measured front, the pick, and what it is compared with."""
+
+    study: str
+    supernet: str
+    supernet_id: str
+    target: Target
+    scope: Scope
+    target_latency_ms: Milliseconds
+    data: str
+    split: str
+    final_split: str
+    trials: PositiveInt
+    noise_floor_percent: float | None
+    predictor_model: str
+    predictor_mape_percent: float
+    largest: Candidate
+    front: tuple[Candidate, ...]
+    pick: Candidate
