@@ -1,0 +1,1 @@
+"""Images with object masks: readers, framings, prompts, and scenes composed from photographs."""

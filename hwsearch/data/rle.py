@@ -1,0 +1,141 @@
+"""COCO segmentations, polygons or run-length encodings, read and written through pycocotools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from hwsearch.data.dataset import Instance, Mask
+from hwsearch.errors import DataError
+
+# What pycocotools calls an RLE: {"size": [height, width], "counts": bytes}.
+Rle: TypeAlias = dict[str, Any]
+Segmentation: TypeAlias = "list[list[float]] | Rle"
+
+# A polygon narrower than this may fall between the pixels and cover none.
+_THIN_PIXELS = 2.0
+
+
+def check_segmentation(raw: object, *, height: int, width: int, where: str) -> Segmentation:
+    """Check a COCO segmentation against its image without rasterising it.
+
+    Args:
+        raw: List of polygons, compressed RLE, or uncompressed RLE, as the JSON has it.
+        height: Rows of the image.
+        width: Columns of the image.
+        where: Names the annotation in error messages.
+
+    Returns:
+        The polygons as they came, or a compressed RLE.
+
+    Raises:
+        DataError: it is missing, empty, of another size, or of no known form.
+    """
+    if isinstance(raw, list) and raw:
+        return _check_polygons(raw, where)
+    if isinstance(raw, Mapping) and raw:
+        return _check_runs(raw, height, width, where)
+    raise DataError(
+        f"{where} has no segmentation; each annotation needs a list of polygons or an RLE."
+    )
+
+
+def is_invisible(segmentation: Segmentation, *, height: int, width: int) -> bool:
+    """Whether these are polygons too thin to cover a pixel; COCO 2017 itself has a few."""
+    if isinstance(segmentation, dict) or not all(map(_is_thin, segmentation)):
+        return False
+    return not coco_mask.area(_rasterised(segmentation, height, width))
+
+
+def to_instance(
+    segmentation: Segmentation,
+    *,
+    height: int,
+    width: int,
+    where: str,
+    category: int | None = None,
+) -> Instance:
+    """Decode a checked segmentation into a mask cropped to its bounding box.
+
+    Raises:
+        DataError: the mask is empty, or its runs don't add up to the image.
+    """
+    rle = segmentation
+    if not isinstance(rle, dict):
+        rle = _rasterised(rle, height, width)
+    area = int(coco_mask.area(rle))
+    if not area:
+        raise DataError(f"{where} has a mask that covers no pixel; leave the annotation out.")
+    try:
+        mask: Mask = coco_mask.decode(rle).view(np.bool_)
+    except ValueError as error:
+        raise DataError(f"{where} has an RLE that can't be decoded ({error}).") from error
+    # Where runs fall short of the image, pycocotools leaves the rest of the mask uninitialised.
+    if np.count_nonzero(mask) != area:
+        raise DataError(f"{where} has an RLE whose runs don't add up to {height}x{width} pixels.")
+    x, y, w, h = (int(value) for value in coco_mask.toBbox(rle))
+    return Instance(
+        x=x, y=y, mask=np.ascontiguousarray(mask[y : y + h, x : x + w]), category=category
+    )
+
+
+def encode(mask: Mask) -> dict[str, object]:
+    """Compressed RLE of a bool (H, W) mask, ready for JSON."""
+    rle: Rle = coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def _rasterised(polygons: list[list[float]], height: int, width: int) -> Rle:
+    rle: Rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return rle
+
+
+def _is_thin(polygon: list[float]) -> bool:
+    xs, ys = polygon[::2], polygon[1::2]
+    return min(max(xs) - min(xs), max(ys) - min(ys)) < _THIN_PIXELS
+
+
+def _check_polygons(polygons: list[Any], where: str) -> list[list[float]]:
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise DataError(
+                f"{where} has a polygon that is no flat list of at least three x, y pairs; "
+                "correct it or leave the annotation out."
+            )
+        if not all(map(_is_coordinate, polygon)):
+            raise DataError(f"{where} has a polygon with a coordinate that is no number of pixels.")
+    return polygons
+
+
+def _is_coordinate(value: object) -> bool:
+    # Beyond this, pycocotools' rasteriser would run out of memory; it also keeps out NaN.
+    return isinstance(value, int | float) and abs(value) < 1e5
+
+
+def _check_runs(raw: Mapping[str, Any], height: int, width: int, where: str) -> Rle:
+    size, counts = raw.get("size"), raw.get("counts")
+    if size != [height, width]:
+        raise DataError(
+            f"{where} has a mask of size {size}, but its image is {height} rows by {width} columns."
+        )
+    if isinstance(counts, list):
+        counts = _compressed(counts, height, width, where)
+    if not isinstance(counts, str) or not counts.isascii():
+        raise DataError(f"{where} has an RLE without readable counts; correct it or leave it out.")
+    rle = {"size": size, "counts": counts.encode()}
+    if not coco_mask.area(rle):
+        raise DataError(f"{where} has an empty mask; leave the annotation out.")
+    return rle
+
+
+def _compressed(counts: list[Any], height: int, width: int, where: str) -> str:
+    if not all(isinstance(run, int) and run >= 0 for run in counts):
+        raise DataError(f"{where} has runs that are not whole numbers of pixels.")
+    if sum(counts) != height * width:
+        raise DataError(f"{where} has runs of {sum(counts)} pixels in all, not {height}x{width}.")
+    rle: Rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    text: str = rle["counts"].decode("ascii")
+    return text

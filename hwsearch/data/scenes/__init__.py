@@ -1,0 +1,1 @@
+"""Scenes with exact object masks, composed from photographs that two packages ship."""

@@ -1,0 +1,1 @@
+"""The small supernet behind `hwsearch demo`, and how its base model was trained."""

@@ -1,0 +1,290 @@
+"""The profile store: measurements of one target on disk, a JSON line each, only ever appended."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+from pydantic import Field
+
+from hwsearch.errors import ProfileError, UsageError
+from hwsearch.files import write_text
+from hwsearch.records import Measurement, Milliseconds, Record, Scope, SubnetConfig, Target
+
+Line = dict[str, Any]
+Migration = Callable[[Line], Line]
+
+# One function for each schema version that came after the first: number k turns a line of version
+# k + 1 into one of version k + 2. Append to it; never change or remove what others' files need.
+MIGRATIONS: tuple[Migration, ...] = ()
+
+
+class ReferenceAnchor(Record):
+    """The reference subnet of a profile, and its median latency in the profile's first session."""
+
+    subnet_id: str
+    anchor_ms: Milliseconds
+
+
+class StoredTarget(Record):
+    """The content of `target.json`; `references` is by supernet id."""
+
+    schema_version: Literal[1] = 1
+    target: Target
+    fingerprint: str
+    references: dict[str, ReferenceAnchor] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Measurements of one supernet's subnets on one target, in the order of the file.
+
+    Profiles of one target merge by joining their measurements, or their files' lines. Where a
+    subnet was measured more than once, the later measurement stands before the earlier.
+    """
+
+    measurements: tuple[Measurement, ...] = ()
+
+    def latencies(
+        self, scope: Scope = "full", *, include_drifted: bool = False
+    ) -> tuple[list[SubnetConfig], list[float]]:
+        """Subnets and their drift-corrected latencies in ms, each subnet once.
+
+        Of each subnet the last successful measurement with repeat 0 counts: repeats serve the
+        noise floor and are not averaged in, so that every figure carries the same noise.
+
+        Args:
+            scope: which part of the latency.
+            include_drifted: take measurements whose reference wandered too far, too.
+        """
+        chosen = {
+            measurement.subnet_id: measurement
+            for measurement in self.measurements
+            if measurement.repeat == 0 and _usable(measurement, include_drifted)
+        }
+        return (
+            [measurement.subnet for measurement in chosen.values()],
+            [measurement.latency_ms(scope) for measurement in chosen.values()],
+        )
+
+    @cached_property
+    def measured_ids(self) -> frozenset[str]:
+        """Subnets that need no further measurement: one succeeded and did not drift."""
+        return frozenset(m.subnet_id for m in self.measurements if _usable(m, False))
+
+    @cached_property
+    def failed(self) -> Mapping[str, str]:
+        """The last error of each subnet that never had a latency, by subnet id."""
+        timed = {m.subnet_id for m in self.measurements if m.error is None}
+        return {
+            m.subnet_id: m.error
+            for m in self.measurements
+            if m.error is not None and m.subnet_id not in timed
+        }
+
+
+class ProfileStore:
+    """The profiles of one target: `<root>/<target name>/` with one file for each supernet.
+
+    Nothing is written before the first `append` or `set_reference`.
+
+    Args:
+        root: the workspace's `profiles` folder.
+        target: where the measurements are made or were made.
+        allow_stale: accept a store that was made under another fingerprint of this target.
+
+    Raises:
+        ProfileError: `target.json` is damaged, or of another fingerprint (for instance another
+            version of the runtime).
+    """
+
+    def __init__(self, root: Path, target: Target, *, allow_stale: bool = False) -> None:
+        self.folder = root / target.name
+        self.target = target
+        self._target_file = self.folder / "target.json"
+        stored = self._stored()
+        if stored is not None and stored.fingerprint != target.fingerprint and not allow_stale:
+            raise ProfileError(
+                f"The profile in {self.folder} was measured under other conditions "
+                f"({_difference(stored.target, target)}): measure in another --workspace, or use "
+                "it as it is with --allow-stale."
+            )
+
+    def append(self, measurement: Measurement) -> None:
+        """Add one measurement, in one write that reaches the disk before this returns.
+
+        Raises:
+            ProfileError: the line could not be written.
+        """
+        path = self.measurements_file(measurement.supernet_id)
+        line = measurement.to_json().encode() + b"\n"
+        with self._lock():
+            self._ensure_target()
+            try:
+                _mend_tail(path)
+                _append_bytes(path, line)
+            except OSError as error:
+                raise ProfileError(f"{path} could not be written: {error.strerror}.") from None
+
+    def read(self, supernet_id: str) -> Profile:
+        """All measurements of a supernet; an empty profile where there are none.
+
+        A last line that was cut short (the machine went down while it was written) is dropped
+        with a warning.
+
+        Raises:
+            ProfileError: any other line is damaged; the message has its number.
+        """
+        path = self.measurements_file(supernet_id)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return Profile()
+        return Profile(tuple(_parse(content, path)))
+
+    def reference(self, supernet_id: str) -> ReferenceAnchor | None:
+        """The reference of a supernet's profile, if its first session has set one."""
+        stored = self._stored()
+        return stored.references.get(supernet_id) if stored else None
+
+    def set_reference(self, supernet_id: str, reference: ReferenceAnchor) -> None:
+        """Set the reference of a supernet's profile, once.
+
+        Raises:
+            ProfileError: the profile has another reference already; its latencies hang on it.
+        """
+        with self._lock():
+            stored = self._ensure_target()
+            old = stored.references.get(supernet_id)
+            if old is not None and old != reference:
+                raise ProfileError(
+                    f"The profile of {supernet_id} in {self.folder} hangs on reference "
+                    f"{old.subnet_id} at {old.anchor_ms} ms: it can't be changed."
+                )
+            references = {**stored.references, supernet_id: reference}
+            self._write(stored.model_copy(update={"references": references}))
+
+    def measurements_file(self, supernet_id: str) -> Path:
+        """Where a supernet's measurements are."""
+        return self.folder / f"measurements-{supernet_id}.jsonl"
+
+    def _lock(self) -> FileLock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / ".lock")
+
+    def _stored(self) -> StoredTarget | None:
+        try:
+            return StoredTarget.from_json(self._target_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except UsageError as error:
+            raise ProfileError(f"{self._target_file} is damaged: {error}") from None
+
+    def _ensure_target(self) -> StoredTarget:
+        stored = self._stored()
+        if stored is None:
+            stored = StoredTarget(target=self.target, fingerprint=self.target.fingerprint)
+            self._write(stored)
+        return stored
+
+    def _write(self, stored: StoredTarget) -> None:
+        write_text(self._target_file, stored.model_dump_json(indent=2) + "\n")
+
+
+def migrate(line: Line, migrations: Sequence[Migration] = MIGRATIONS) -> Line:
+    """Bring a measurement's line to the present schema version.
+
+    Raises:
+        UsageError: the line has no version, or one that this hwsearch does not know yet.
+    """
+    version = line.get("schema_version")
+    newest = len(migrations) + 1
+    if not isinstance(version, int) or not 1 <= version <= newest:
+        raise UsageError(
+            f"The schema version is {version!r}, and this hwsearch reads 1 to {newest}: install a "
+            "newer one."
+        )
+    for migration in migrations[version - 1 :]:
+        line = migration(line)
+    return line
+
+
+def _parse(content: bytes, path: Path) -> list[Measurement]:
+    *lines, tail = content.split(b"\n")
+    measurements = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            measurements.append(_measurement(line))
+        except UsageError as error:
+            raise ProfileError(f"Line {number} of {path} is damaged: {error}") from None
+    if tail.strip():
+        try:
+            measurements.append(_measurement(tail))
+        except UsageError:
+            warnings.warn(f"The last line of {path} was cut short and is dropped.", stacklevel=3)
+    return measurements
+
+
+def _measurement(text: bytes) -> Measurement:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        raise UsageError("It is not JSON.") from None
+    if not isinstance(line, dict):
+        raise UsageError("It is not a JSON object.")
+    return Measurement.from_json(json.dumps(migrate(line)))
+
+
+def _append_bytes(path: Path, line: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mend_tail(path: Path) -> None:
+    """Cut off an unfinished last line; give the line break that a finished one lacks."""
+    if not path.exists() or _ends_with_break(path):
+        return
+    content = path.read_bytes()
+    tail = content[content.rfind(b"\n") + 1 :]
+    try:
+        _measurement(tail)
+    except UsageError:
+        os.truncate(path, len(content) - len(tail))
+    else:
+        _append_bytes(path, b"\n")
+
+
+def _ends_with_break(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+def _usable(measurement: Measurement, include_drifted: bool) -> bool:
+    return measurement.error is None and (include_drifted or not measurement.drifted)
+
+
+def _difference(stored: Target, target: Target) -> str:
+    changed = [
+        f"{name} {getattr(stored, name)} there, {getattr(target, name)} here"
+        for name in Target.model_fields
+        if getattr(stored, name) != getattr(target, name)
+    ]
+    return "; ".join(changed) or "its fingerprint was changed"

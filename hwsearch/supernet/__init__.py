@@ -1,0 +1,1 @@
+"""The elastic Segment Anything model: slicing, importance, training."""

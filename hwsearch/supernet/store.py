@@ -1,0 +1,104 @@
+"""The supernet directory: `supernet.json` and `weights.safetensors`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors.torch import save_file
+
+from hwsearch.checkpoint import read_state_dict
+from hwsearch.errors import CheckpointError
+from hwsearch.files import replace_file, write_text
+from hwsearch.records import Framing, LayerImportance, Record, SamGeometry, first_fault
+from hwsearch.sam import build_sam
+from hwsearch.space import SearchSpace
+from hwsearch.supernet.supernet import Supernet
+
+MANIFEST_NAME = "supernet.json"
+WEIGHTS_NAME = "weights.safetensors"
+DEMO_DIRECTORY = Path(__file__).parents[1] / "demo"
+
+
+class SupernetManifest(Record):
+    """What a supernet directory says of itself.
+
+    `framing` is how the model expects to see its data, the default of every evaluation.
+    `provenance` tells what it was made from; `history` has one entry for each training.
+    """
+
+    schema_version: Literal[1] = 1
+    geometry: SamGeometry
+    space: SearchSpace
+    importance: tuple[LayerImportance, ...] = ()
+    ordering: str = "none"
+    framing: Framing = "image"
+    provenance: dict[str, str] = Field(default_factory=dict)
+    history: tuple[dict[str, float | int | str], ...] = ()
+
+
+def save_supernet(
+    directory: Path, supernet: Supernet, manifest: SupernetManifest, *, half: bool = False
+) -> None:
+    """Write a supernet directory; weights first, so that a manifest always has its weights.
+
+    Args:
+        directory: made if it does not exist.
+        supernet: whose weights are written.
+        manifest: what goes into `supernet.json`.
+        half: store the weights in fp16, for half the size.
+    """
+    dtype = torch.float16 if half else torch.float32
+    weights = {
+        name: tensor.detach().cpu().to(dtype).contiguous()
+        for name, tensor in supernet.sam.state_dict().items()
+    }
+    with replace_file(directory / WEIGHTS_NAME) as temporary:
+        save_file(weights, temporary)
+    write_text(directory / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
+
+
+def load_supernet(path: Path | str) -> Supernet:
+    """Read a supernet directory; the name `demo` stands for the one that is shipped.
+
+    Raises:
+        CheckpointError: the directory is missing or damaged.
+    """
+    directory = supernet_directory(path)
+    manifest = load_manifest(directory)
+    state = read_state_dict(directory / WEIGHTS_NAME)
+    sam = build_sam(manifest.geometry)
+    try:
+        sam.load_state_dict(state)
+    except RuntimeError:
+        raise CheckpointError(
+            f"The weights in {directory} do not fit its {MANIFEST_NAME}: build it again."
+        ) from None
+    return Supernet(sam, manifest.geometry, manifest.space, manifest.importance)
+
+
+def load_manifest(path: Path | str) -> SupernetManifest:
+    """Read `supernet.json` alone.
+
+    Raises:
+        CheckpointError: it is missing or not of the known form.
+    """
+    directory = supernet_directory(path)
+    file = directory / MANIFEST_NAME
+    if not file.is_file():
+        raise CheckpointError(
+            f"{directory} is no supernet: it has no {MANIFEST_NAME}. "
+            "Make one with 'hwsearch supernet build', or say 'demo' for the shipped one."
+        )
+    try:
+        return SupernetManifest.model_validate_json(file.read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        fault = first_fault(error) if isinstance(error, ValidationError) else "no text"
+        raise CheckpointError(f"{file} is damaged: {fault}.") from None
+
+
+def supernet_directory(path: Path | str) -> Path:
+    """The directory that a SUPERNET argument names."""
+    return DEMO_DIRECTORY if str(path) == "demo" else Path(path)

@@ -1,0 +1,1 @@
+"""Sandwich-rule training of a supernet."""

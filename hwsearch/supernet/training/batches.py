@@ -1,0 +1,164 @@
+"""Training batches: several data sets sampled evenly, cropped around objects, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hwsearch.data.dataset import Dataset
+from hwsearch.data.framing import View, fit, image_view, low_res_masks, object_view
+from hwsearch.data.prompts import jitter_boxes, random_point
+from hwsearch.sam import PIXEL_MEAN, PIXEL_STD
+
+_MEAN, _STD = np.array(PIXEL_MEAN, np.float32), np.array(PIXEL_STD, np.float32)
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What a batch holds.
+
+    `context` bounds the side of the window around an object, in units of the object's longer
+    side. `min_object` is the least side of an object, in pixels of the model's input.
+    """
+
+    images: int = 8
+    prompts: int = 4
+    context: tuple[float, float] = (1.5, 5.0)
+    whole_image_share: float = 0.2
+    point_share: float = 0.2
+    box_jitter: float = 0.05
+    min_object: float = 20.0
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Tensors of one step: B images with P prompts each.
+
+    `images` B×3×R×R normalised and padded; `points` B×P×2×2 in pixels of the input frame (a box
+    as its corners, a click with a padding point) with `labels` B×P×2; `masks` B×P×S×S soft masks
+    on the padded frame; `present` B×P, False where a prompt only fills up.
+    """
+
+    images: Tensor
+    points: Tensor
+    labels: Tensor
+    masks: Tensor
+    present: Tensor
+
+
+def training_batches(
+    datasets: Sequence[Dataset],
+    *,
+    resolution: int,
+    mask_size: int,
+    settings: BatchSettings,
+    seed: int,
+    start: int,
+    stop: int,
+) -> Iterator[TrainingBatch]:
+    """Batches of the steps `start` … `stop` − 1, each prepared while the last one is in use.
+
+    A batch depends only on the seed and its step, so a resumed run sees what it would have seen.
+    """
+
+    def compose(step: int) -> TrainingBatch:
+        rng = np.random.default_rng([seed, step])
+        return compose_batch(datasets, resolution, mask_size, settings, rng)
+
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(compose, start)
+        for step in range(start, stop):
+            batch = upcoming.result()
+            if step + 1 < stop:
+                upcoming = pool.submit(compose, step + 1)
+            yield batch
+
+
+def compose_batch(
+    datasets: Sequence[Dataset],
+    resolution: int,
+    mask_size: int,
+    settings: BatchSettings,
+    rng: np.random.Generator,
+) -> TrainingBatch:
+    """Draw data set, image and object evenly, in this order, until the batch is full."""
+    size = (settings.images, settings.prompts)
+    images = np.zeros((settings.images, 3, resolution, resolution), np.float32)
+    points = np.zeros((*size, 2, 2), np.float32)
+    labels = np.full((*size, 2), -1, np.int64)
+    masks = np.zeros((*size, mask_size, mask_size), np.float32)
+    present = np.zeros(size, bool)
+    for place in range(settings.images):
+        view = _flipped(_draw_view(datasets, resolution, settings, rng), rng)
+        fitted = fit(view, resolution)
+        height, width = fitted.image.shape[:2]
+        pixels = (fitted.image.astype(np.float32) - _MEAN) / _STD
+        images[place, :, :height, :width] = pixels.transpose(2, 0, 1)
+        count = len(view.masks)
+        masks[place, :count] = low_res_masks(view, resolution, mask_size)
+        present[place, :count] = True
+        frame = view.image.shape[0], view.image.shape[1]
+        boxes = jitter_boxes(view.boxes, rng, settings.box_jitter, frame)
+        for prompt in range(count):
+            if rng.random() < settings.point_share:
+                points[place, prompt, 0] = random_point(view.masks[prompt], rng)
+                labels[place, prompt, 0] = 1
+            else:
+                points[place, prompt] = boxes[prompt].reshape(2, 2)
+                labels[place, prompt] = (2, 3)
+        points[place] *= fitted.scale
+    return TrainingBatch(
+        images=torch.from_numpy(images),
+        points=torch.from_numpy(points),
+        labels=torch.from_numpy(labels),
+        masks=torch.from_numpy(masks),
+        present=torch.from_numpy(present),
+    )
+
+
+def _draw_view(
+    datasets: Sequence[Dataset],
+    resolution: int,
+    settings: BatchSettings,
+    rng: np.random.Generator,
+) -> View:
+    while True:
+        dataset = datasets[int(rng.integers(len(datasets)))]
+        sample = dataset[int(rng.integers(len(dataset)))]
+        if rng.random() < settings.whole_image_share:
+            view = image_view(sample)
+        else:
+            index = int(rng.integers(len(sample.instances)))
+            context = rng.uniform(*settings.context)
+            view = object_view(sample, index, context=context, rng=rng)
+        large = _large_enough(view, resolution, settings.min_object)
+        if large.any():
+            chosen = np.flatnonzero(large)
+            if len(chosen) > settings.prompts:
+                chosen = rng.choice(chosen, settings.prompts, replace=False)
+            return View(view.image, view.masks[chosen], view.boxes[chosen])
+
+
+def _large_enough(view: View, resolution: int, least: float) -> NDArray[np.bool_]:
+    scale = resolution / max(view.image.shape[:2])
+    sides = (view.boxes[:, 2:] - view.boxes[:, :2]).max(axis=1) * scale
+    large: NDArray[np.bool_] = sides >= least
+    return large
+
+
+def _flipped(view: View, rng: np.random.Generator) -> View:
+    image, masks, boxes = view.image, view.masks, view.boxes
+    height, width = image.shape[:2]
+    if rng.random() < 0.5:
+        image, masks = image[:, ::-1], masks[:, :, ::-1]
+        boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+    if rng.random() < 0.5:
+        image, masks = image[::-1], masks[:, ::-1]
+        boxes = np.stack([boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], 1)
+    return View(image, masks, boxes)

@@ -1,0 +1,98 @@
+"""The checkpoint of a running training, and its log."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from segment_anything.modeling import Sam
+from torch.optim.swa_utils import AveragedModel
+
+from hwsearch.errors import CheckpointError
+from hwsearch.files import replace_file
+from hwsearch.records import short_digest
+
+if TYPE_CHECKING:
+    from hwsearch.supernet.training.train import TrainSettings
+
+CHECKPOINT_NAME = "training-state.pt"
+LOG_NAME = "training.jsonl"
+
+
+@dataclass
+class TrainingState:
+    """All that has to be kept for a training to go on as if it had never stopped."""
+
+    sam: Sam
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    settings: TrainSettings
+    space: str
+    log: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the settings; a checkpoint is only resumed under the same ones."""
+        return short_digest(json.dumps([asdict(self.settings), self.space], sort_keys=True))
+
+
+def load_state(directory: Path, state: TrainingState) -> int:
+    """Restore what `save_state` kept; how many steps are done, 0 without a checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or belongs to another training.
+    """
+    path = directory / CHECKPOINT_NAME
+    if not path.exists():
+        return 0
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+        fingerprint, step = kept["fingerprint"], int(kept["step"])
+    except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError):
+        raise CheckpointError(
+            f"The training checkpoint {path} is damaged: delete it to start again."
+        ) from None
+    if fingerprint != state.fingerprint:
+        raise CheckpointError(
+            f"{path} belongs to a training with other settings: use the same ones to go on, "
+            "another --out to start anew, or delete the file."
+        )
+    state.sam.load_state_dict(kept["model"])
+    state.average.load_state_dict(kept["average"])
+    state.optimizer.load_state_dict(kept["optimizer"])
+    state.log.extend(_read_log(directory, step))
+    return step
+
+
+def save_state(directory: Path, state: TrainingState, step: int) -> None:
+    """Write the checkpoint after `step` steps, in one rename."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with replace_file(directory / CHECKPOINT_NAME) as temporary:
+        torch.save(
+            {
+                "fingerprint": state.fingerprint,
+                "step": step,
+                "model": state.sam.state_dict(),
+                "average": state.average.state_dict(),
+                "optimizer": state.optimizer.state_dict(),
+            },
+            temporary,
+        )
+
+
+def append_log(directory: Path, line: dict[str, float]) -> None:
+    """Add one line to the log."""
+    with (directory / LOG_NAME).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _read_log(directory: Path, step: int) -> list[dict[str, float]]:
+    path = directory / LOG_NAME
+    if not path.exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return [line for line in lines if line["step"] <= step]
