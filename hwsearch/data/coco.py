@@ -173,10 +173,9 @@ def _refuse_orphans(
 def _refuse_repeated_ids(annotations: list[Any], path: Path) -> None:
     seen: set[object] = set()
     for annotation in annotations:
-        if "id" not in annotation:
-            raise DataError(
-                f"{path} has an annotation of image {annotation['image_id']} without id."
-            )
+        if not isinstance(annotation.get("id"), int | str):
+            image = annotation["image_id"]
+            raise DataError(f"{path} has an annotation of image {image} without a usable id.")
         if annotation["id"] in seen:
             raise DataError(f"{path} has several annotations with id {annotation['id']}.")
         seen.add(annotation["id"])
@@ -185,12 +184,7 @@ def _refuse_repeated_ids(annotations: list[Any], path: Path) -> None:
 def _parse_image(record: dict[str, Any], raw: list[dict[str, Any]], path: Path) -> _Image:
     where = f"Image {record['id']} in {path}"
     name, width, height = record.get("file_name"), record.get("width"), record.get("height")
-    if (
-        not isinstance(name, str)
-        or not name
-        or Path(name).is_absolute()
-        or ".." in Path(name).parts
-    ):
+    if not isinstance(name, str) or not _is_inside(name):
         raise DataError(f"{where} has file_name {name!r}; it has to be a path inside the images.")
     if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
         raise DataError(

@@ -167,7 +167,7 @@ def draw(shape: Shape, rng: np.random.Generator, long_side: float) -> Coverage:
     Args:
         shape: One of `SHAPES`.
         rng: Source of the shape and the turn.
-        long_side: Longer side of the bounding box in pixels.
+        long_side: Longer side of the bounding box in pixels, before anything is cut out.
 
     Returns:
         float32 (h, w) in [0, 1]: the share of each pixel that the shape covers.
@@ -186,7 +186,9 @@ def draw(shape: Shape, rng: np.random.Generator, long_side: float) -> Coverage:
         # Pillow's polygons include their border; half a subpixel keeps the area right.
         corners = (contour.points - low) * scale * _SUPERSAMPLING - 0.5
         pen.polygon([(x, y) for x, y in corners.tolist()], fill=255 if contour.filled else 0)
-    return np.asarray(canvas.reduce(_SUPERSAMPLING), dtype=np.float32) / np.float32(255)
+    # What was cut out may have left empty rows or columns at the border.
+    tight = canvas.reduce(_SUPERSAMPLING)
+    return np.asarray(tight.crop(tight.getbbox()), dtype=np.float32) / np.float32(255)
 
 
 def _angles(count: int) -> Points:

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hwsearch.data.images import read_rgb
+from hwsearch.errors import DataError
+
+GREY = np.arange(6 * 4, dtype=np.uint8).reshape(4, 6) * 10
+
+
+def test_every_8_bit_mode_becomes_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    expected = np.stack([GREY] * 3, axis=-1)
+    for mode in ("L", "RGB", "RGBA", "P", "LA"):
+        Image.fromarray(GREY).convert(mode).save(path)
+        pixels = read_rgb(path, width=6, height=4)
+        assert pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels, expected, err_msg=mode)
+
+
+def save_turned(path: Path) -> None:
+    image = Image.fromarray(GREY)
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be shown turned clockwise by a quarter
+    image.save(path, exif=exif)
+
+
+def test_orientation_follows_the_annotated_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    save_turned(path)
+    np.testing.assert_array_equal(read_rgb(path, width=4, height=6)[..., 0], np.rot90(GREY, k=-1))
+    np.testing.assert_array_equal(read_rgb(path, width=6, height=4)[..., 0], GREY)
+
+
+def test_deep_pixels_are_refused_rather_than_clipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(GREY.astype(np.uint16) * 100).save(path)
+    with pytest.raises(DataError, match="more than 8 bits"):
+        read_rgb(path, width=6, height=4)
+
+
+def test_damaged_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(GREY).save(path)
+    whole = path.read_bytes()
+    for content in (b"", b"no image", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.png can't be read"):
+            read_rgb(path, width=6, height=4)
