@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hwsearch.errors import HwsearchError as HwsearchError
+    from hwsearch.export.load import load_bundle as load_bundle
+    from hwsearch.predictor.store import load_latency_predictor as load_latency_predictor
     from hwsearch.records import SubnetConfig as SubnetConfig
     from hwsearch.space import SearchSpace as SearchSpace
+    from hwsearch.supernet.store import load_supernet as load_supernet
 
 __version__ = "0.1.0"
 
@@ -19,8 +22,19 @@ _HOMES = {
     "HwsearchError": "hwsearch.errors",
     "SearchSpace": "hwsearch.space",
     "SubnetConfig": "hwsearch.records",
+    "load_bundle": "hwsearch.export.load",
+    "load_latency_predictor": "hwsearch.predictor.store",
+    "load_supernet": "hwsearch.supernet.store",
 }
-__all__ = ["HwsearchError", "SearchSpace", "SubnetConfig", "__version__"]
+__all__ = [
+    "HwsearchError",
+    "SearchSpace",
+    "SubnetConfig",
+    "__version__",
+    "load_bundle",
+    "load_latency_predictor",
+    "load_supernet",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type depends on the name

@@ -315,6 +315,7 @@ class SearchResult(Record):
     scope: Scope
     target_latency_ms: Milliseconds
     data: str
+    framing: Framing
     split: str
     final_split: str
     trials: PositiveInt

@@ -27,7 +27,9 @@ class LayerStatistics:
     attention_output: Tensor
 
 
-def collect_statistics(supernet: Supernet, run: Callable[[], None]) -> tuple[LayerStatistics, ...]:
+def collect_statistics(
+    supernet: Supernet, run: Callable[[], object]
+) -> tuple[LayerStatistics, ...]:
     """Watch the activations of the full encoder while `run` passes calibration images through it.
 
     Args:

@@ -1,0 +1,63 @@
+"""`hwsearch fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwsearch.cli.options import (
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    RuntimeOption,
+    SeedOption,
+    StaleOption,
+    SupernetOption,
+    ThreadsOption,
+    WorkspaceOption,
+    print_result,
+)
+
+
+def fit(
+    *,
+    device: DeviceOption,
+    supernet: SupernetOption = "demo",
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    workspace: WorkspaceOption = Path(),
+    seed: SeedOption = 0,
+    allow_stale: StaleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a latency predictor on a profile, with conformal intervals and a card.
+
+    [bold]Example:[/bold] hwsearch fit --device cpu --supernet vit_b-supernet
+    """
+    from hwsearch.runtime.devices import resolve_target
+    from hwsearch.supernet.store import load_manifest
+    from hwsearch.workflow.fit import fit_latency_predictor
+    from hwsearch.workflow.workspace import Workspace
+
+    target = resolve_target(device=device, runtime=runtime, precision=precision, threads=threads)
+    predictor, directory = fit_latency_predictor(
+        load_manifest(supernet).geometry,
+        target=target,
+        workspace=Workspace(workspace),
+        seed=seed,
+        allow_stale=allow_stale,
+    )
+    print_result(
+        {
+            "directory": str(directory),
+            "model": predictor.model_name_,
+            "samples": len(predictor.configs_),
+            "mape_percent": predictor.cv_.mape_percent,
+        },
+        as_json=as_json,
+        lines=[
+            f"Fitted '{predictor.model_name_}' on {len(predictor.configs_)} subnets: "
+            f"cross-validated error {predictor.cv_.mape_percent:.2f} %.",
+            f"Card: {directory / 'CARD.md'}",
+        ],
+    )

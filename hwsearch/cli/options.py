@@ -1,0 +1,102 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from hwsearch.errors import UsageError
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", help="Folder for profiles, predictors and studies.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="'cpu' (ONNX Runtime) or 'cuda[:N]' (TensorRT).")
+]
+RuntimeOption = Annotated[
+    str | None, typer.Option("--runtime", help="Another runtime of the device; see 'devices'.")
+]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="What the runtime computes in.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; default: all physical cores.")
+]
+SupernetOption = Annotated[
+    str, typer.Option("--supernet", help="A supernet directory, or 'demo' for the shipped one.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Source of all random draws.")]
+StaleOption = Annotated[
+    bool,
+    typer.Option("--allow-stale", help="Accept what was measured under other versions."),
+]
+FramingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--framing",
+        help="What the model is shown: 'image' (whole images) or 'object' (a window three "
+        "times as wide as the object); default: what the supernet was trained for.",
+    ),
+]
+
+_UNITS = {"": 1.0, "ms": 1.0, "s": 1000.0}
+
+
+def parse_latency(text: str) -> float:
+    """Milliseconds from `40ms`, `1.5s` or a bare number of milliseconds.
+
+    Raises:
+        UsageError: it has another form, or is not positive.
+    """
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(ms|s|)\s*", text)
+    try:
+        latency_ms = float(match.group(1)) * _UNITS[match.group(2)] if match else math.nan
+    except ValueError:
+        latency_ms = math.nan
+    if not 0 < latency_ms < math.inf:
+        raise UsageError(
+            f"{text!r} is no latency: give a positive one as 40ms, 1.5s or a number of "
+            "milliseconds."
+        )
+    return latency_ms
+
+
+def parse_list(text: str | None, kind: type[int] | type[float], name: str) -> tuple[Any, ...]:
+    """Numbers from `a,b,c`.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    if text is None:
+        return ()
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no {name}: give numbers with commas between, such as 1,2,4."
+        ) from None
+
+
+def parse_framing(text: str | None, default: str) -> Any:  # noqa: ANN401 - a Literal
+    """`image` or `object`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text not in (None, "image", "object"):
+        raise UsageError(f"There is no framing {text!r}: take image or object.")
+    return text or default
+
+
+def print_result(result: object, *, as_json: bool, lines: list[str]) -> None:
+    """Print a result on stdout: as one JSON object, or as lines for people."""
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    for line in lines:
+        click.echo(line)

@@ -1,0 +1,89 @@
+"""`hwsearch profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwsearch.cli.options import (
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    RuntimeOption,
+    SeedOption,
+    StaleOption,
+    SupernetOption,
+    ThreadsOption,
+    WorkspaceOption,
+    print_result,
+)
+
+
+def profile(
+    *,
+    device: DeviceOption,
+    supernet: SupernetOption = "demo",
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    samples: Annotated[int, typer.Option(min=2, help="Distinct subnets to measure.")] = 32,
+    budget: Annotated[
+        float, typer.Option(min=1, help="Most seconds of timing for a group of 8 subnets.")
+    ] = 60.0,
+    half_width: Annotated[
+        float, typer.Option(help="Stop at this relative half-width of the 95 % interval.")
+    ] = 0.01,
+    workspace: WorkspaceOption = Path(),
+    seed: SeedOption = 0,
+    allow_stale: StaleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the latency of a supernet's subnets; run it again to go on after an interruption.
+
+    Subnets are exported to ONNX and timed in random interleaved rounds around a reference, so
+    that the machine's drift can be taken out; a part is measured twice to know the noise floor.
+
+    [bold]Example:[/bold] hwsearch profile --device cpu --supernet vit_b-supernet --samples 32
+    """
+    from hwsearch.cli.progress import RichProgress
+    from hwsearch.profiler.session import SessionSettings
+    from hwsearch.runtime.devices import resolve_target
+    from hwsearch.supernet.store import load_supernet
+    from hwsearch.workflow.profile import profile_supernet
+    from hwsearch.workflow.workspace import Workspace
+
+    target = resolve_target(device=device, runtime=runtime, precision=precision, threads=threads)
+    with RichProgress() as progress:
+        summary = profile_supernet(
+            load_supernet(supernet),
+            target=target,
+            workspace=Workspace(workspace),
+            samples=samples,
+            settings=SessionSettings(budget_s=budget, relative_half_width=half_width, seed=seed),
+            seed=seed,
+            allow_stale=allow_stale,
+            progress=progress,
+        )
+    floor = summary.noise_floor_percent
+    print_result(
+        {
+            "target": target.model_dump(),
+            "file": str(summary.file),
+            "measured": summary.measured,
+            "failed": summary.failed,
+            "drifted": summary.drifted,
+            "noise_floor_percent": floor,
+            "fastest_ms": summary.fastest_ms,
+            "slowest_ms": summary.slowest_ms,
+        },
+        as_json=as_json,
+        lines=[
+            f"{summary.measured} subnets measured on {target.name}: "
+            f"{summary.fastest_ms:.2f} to {summary.slowest_ms:.2f} ms.",
+            f"Noise floor: {floor:.2f} %." if floor is not None else "Noise floor: unknown.",
+            f"{summary.failed} failed, {summary.drifted} in sessions that drifted.",
+            f"Profile: {summary.file}",
+        ],
+    )

@@ -1,0 +1,245 @@
+"""`hwsearch supernet build | train | evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwsearch.cli.options import (
+    FramingOption,
+    JsonOption,
+    SeedOption,
+    parse_framing,
+    parse_list,
+    print_result,
+)
+from hwsearch.errors import UsageError
+
+app = typer.Typer(
+    help="Make, train and evaluate a supernet.", no_args_is_help=True, rich_markup_mode="rich"
+)
+
+
+@app.command()
+def build(
+    *,
+    checkpoint: Annotated[Path, typer.Option(help="A SAM checkpoint (.pth or .safetensors).")],
+    data: Annotated[
+        list[str], typer.Option(help="Calibration images: 'scenes' or a data folder; repeat it.")
+    ],
+    out: Annotated[Path, typer.Option(help="The supernet directory to write.")],
+    model: Annotated[
+        str | None, typer.Option(help="vit_b, vit_l, vit_h or custom: refuse any other.")
+    ] = None,
+    resolutions: Annotated[
+        str | None, typer.Option(help="Input sides in pixels, such as 768,896,1024.")
+    ] = None,
+    width_ratios: Annotated[
+        str, typer.Option(help="MLP widths as shares of the full width.")
+    ] = "0.25,0.5,0.75,1",
+    head_ratios: Annotated[
+        str, typer.Option(help="Attention heads as shares of all heads.")
+    ] = "0.5,0.75,1",
+    min_depth: Annotated[
+        int | None, typer.Option(min=1, help="Fewest layers; default: half of them.")
+    ] = None,
+    calibration_views: Annotated[
+        int, typer.Option(min=1, help="Images (or objects) to find importance on.")
+    ] = 16,
+    ordering: Annotated[
+        bool,
+        typer.Option(
+            "--order/--no-order", help="Sort neurons and heads by importance (Wanda-style)."
+        ),
+    ] = True,
+    framing: FramingOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a SAM checkpoint into a supernet.
+
+    Orders MLP neurons and heads by importance, finds what each layer is worth by leaving it out,
+    and writes a supernet directory.
+
+    [bold]Example:[/bold] hwsearch supernet build --checkpoint sam_vit_b_01ec64.pth --model vit_b
+    --data coco --out vit_b-supernet
+    """
+    from hwsearch.cli.progress import RichProgress
+    from hwsearch.costs import encoder_params
+    from hwsearch.workflow.build import Calibration, SpaceChoices, build_supernet
+
+    with RichProgress() as progress:
+        supernet, manifest = build_supernet(
+            checkpoint,
+            out=out,
+            calibration=Calibration(
+                sources=tuple(data),
+                views=max(calibration_views, len(data)),
+                framing=parse_framing(framing, "image"),
+            ),
+            model=model,
+            choices=SpaceChoices(
+                resolutions=parse_list(resolutions, int, "list of resolutions") or None,
+                width_ratios=parse_list(width_ratios, float, "list of shares"),
+                head_ratios=parse_list(head_ratios, float, "list of shares"),
+                min_depth=min_depth,
+            ),
+            ordering="wanda" if ordering else "none",
+            seed=seed,
+            progress=progress,
+        )
+    space, geometry = supernet.space, supernet.geometry
+    params = {
+        name: encoder_params(geometry, config)
+        for name, config in (("largest", space.largest), ("smallest", space.smallest))
+    }
+    print_result(
+        {
+            "out": str(out),
+            "supernet_id": supernet.id,
+            "subnets": space.size,
+            "params": params,
+            "importance": [layer.model_dump() for layer in manifest.importance],
+        },
+        as_json=as_json,
+        lines=[
+            f"Wrote {out} ({supernet.id}): {space.size:.3g} subnets, encoders of "
+            f"{params['smallest'] / 1e6:.2f} to {params['largest'] / 1e6:.2f} M parameters.",
+            "Layers by what is lost without them (mIoU points): "
+            + ", ".join(
+                f"{layer.index}{'g' if layer.is_global else ''} {100 * layer.miou_drop:+.1f}"
+                for layer in sorted(manifest.importance, key=lambda layer: layer.miou_drop)
+            ),
+            f"Next: hwsearch supernet train {out} --data … --out …",
+        ],
+    )
+
+
+@app.command()
+def train(
+    supernet: Annotated[str, typer.Argument(help="A supernet directory, or 'demo'.")],
+    *,
+    data: Annotated[list[str], typer.Option(help="'scenes' or a data folder; repeat it.")],
+    out: Annotated[Path, typer.Option(help="The supernet directory to write.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
+    images: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
+    prompts: Annotated[int, typer.Option(min=1, help="Most prompts an image.")] = 4,
+    random_subnets: Annotated[
+        int, typer.Option(min=0, help="Subnets a step beside the largest and the smallest.")
+    ] = 2,
+    largest_only: Annotated[
+        bool, typer.Option("--largest-only", help="Plain fine-tuning of the full model.")
+    ] = False,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 5e-4,
+    distillation: Annotated[
+        bool, typer.Option("--distil/--no-distil", help="In-place distillation.")
+    ] = True,
+    focal: Annotated[
+        bool, typer.Option("--focal", help="SAM's focal + dice (20 : 1) instead of BCE + dice.")
+    ] = False,
+    bfloat16: Annotated[
+        bool, typer.Option("--bf16/--fp32", help="bfloat16 autocast, or plain fp32.")
+    ] = True,
+    half: Annotated[bool, typer.Option("--half", help="Write the weights in fp16.")] = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a supernet by the sandwich rule; run it again to go on after an interruption.
+
+    [bold]Example:[/bold] hwsearch supernet train vit_b-supernet --data coco --data my-images
+    --out vit_b-trained --steps 10000
+    """
+    from hwsearch.cli.progress import RichProgress
+    from hwsearch.supernet.store import load_manifest
+    from hwsearch.supernet.training.batches import BatchSettings
+    from hwsearch.supernet.training.losses import LossWeights
+    from hwsearch.supernet.training.train import TrainSettings
+    from hwsearch.workflow.training import train_supernet
+
+    if not learning_rate > 0:
+        raise UsageError(f"The learning rate has to be positive, not {learning_rate:g}.")
+    framing = load_manifest(supernet).framing
+    settings = TrainSettings(
+        steps=steps,
+        learning_rate=learning_rate,
+        distillation=distillation,
+        bfloat16=bfloat16,
+        seed=seed,
+        batch=BatchSettings(
+            images=images,
+            prompts=prompts,
+            whole_image_share=1.0 if framing == "image" else 0.2,
+        ),
+        loss=LossWeights(bce=0.0, focal=20.0) if focal else LossWeights(),
+    )
+    with RichProgress() as progress:
+        _, manifest = train_supernet(
+            supernet,
+            data=data,
+            out=out,
+            settings=settings,
+            random_subnets=None if largest_only else random_subnets,
+            half=half,
+            progress=progress,
+        )
+    figures = manifest.history[-1]
+    print_result(
+        {"out": str(out), **figures},
+        as_json=as_json,
+        lines=[f"Wrote {out} after {figures.get('step', steps)} steps."]
+        + [
+            f"  {name}: mIoU {value:.3f}"
+            for name, value in figures.items()
+            if "/" in name and isinstance(value, float)
+        ],
+    )
+
+
+@app.command()
+def evaluate(
+    supernet: Annotated[str, typer.Argument(help="A supernet directory, or 'demo'.")],
+    *,
+    data: Annotated[list[str], typer.Option(help="'scenes' or a data folder; repeat it.")],
+    subnet: Annotated[
+        str, typer.Option(help="'largest', 'smallest' or a file with a SubnetConfig.")
+    ] = "largest",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    max_views: Annotated[
+        int | None, typer.Option(min=1, help="At most so many images (or objects) of each set.")
+    ] = None,
+    framing: FramingOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a subnet's box-prompted mIoU, with the mask that its own predicted IoU selects.
+
+    [bold]Example:[/bold] hwsearch supernet evaluate demo --data scenes --subnet smallest
+    """
+    from hwsearch.cli.progress import RichProgress
+    from hwsearch.workflow.evaluate import evaluate_subnet
+
+    with RichProgress() as progress:
+        found = evaluate_subnet(
+            supernet,
+            data=data,
+            subnet=subnet,
+            split=split,
+            max_views=max_views,
+            framing=parse_framing(framing, "") or None,
+            seed=seed,
+            progress=progress,
+        )
+    print_result(
+        found.as_json(),
+        as_json=as_json,
+        lines=[
+            f"{name}: mIoU {accuracy.miou:.4f} (oracle {accuracy.miou_oracle:.4f}, the box itself "
+            f"{found.box_floors[name]:.4f}) on {accuracy.instances} objects of {accuracy.split}, "
+            f"{accuracy.prompt} prompts, framing {accuracy.framing}"
+            for name, accuracy in found.sets.items()
+        ]
+        + [f"mean over {len(found.sets)} sets: {found.miou:.4f}"] * (len(found.sets) > 1)
+        + [f"encoder: {found.params / 1e6:.2f} M parameters, {found.macs / 1e9:.2f} GMACs"],
+    )

@@ -1,0 +1,268 @@
+"""Writes a bundle: staged beside its place, gated, timed by the caller, then sealed and renamed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import JsonValue
+from safetensors.torch import save_file
+from segment_anything.modeling import Sam
+
+from hwsearch.errors import ExportError, HwsearchError, UsageError
+from hwsearch.export.engines import EngineOptions, build_engines
+from hwsearch.export.manifest import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    MANIFEST_FILE,
+    SUBNET_FILE,
+    WEIGHTS_FILE,
+    BundleManifest,
+    Parity,
+    Preprocessing,
+    digest_file,
+    read_manifest,
+)
+from hwsearch.export.parity import check_parity, preprocessing_of
+from hwsearch.export.pixels import Pixels
+from hwsearch.progress import Progress, SilentProgress
+from hwsearch.records import Accuracy, Measurement, SamGeometry, SubnetConfig
+from hwsearch.runtime.onnx_export import export_decoder, export_encoder
+from hwsearch.runtime.tensorrt import EngineInfo
+
+_VERSIONED = ("hwsearch", "torch", "onnx", "onnxruntime", "segment-anything")
+
+
+@dataclass(frozen=True)
+class StagedBundle:
+    """A bundle that is complete but for its manifest, in a temporary directory.
+
+    `encoder` and `decoder` are the very files that will ship: time those.
+    """
+
+    folder: Path
+    out: Path
+    geometry: SamGeometry
+    subnet: SubnetConfig
+    preprocessing: Preprocessing
+    parity: Parity
+    engines: tuple[EngineInfo, ...]
+
+    @property
+    def encoder(self) -> Path:
+        """The image encoder's ONNX file."""
+        return self.folder / ENCODER_FILE
+
+    @property
+    def decoder(self) -> Path:
+        """The mask decoder's ONNX file."""
+        return self.folder / DECODER_FILE
+
+    def seal(
+        self,
+        *,
+        accuracy: Accuracy | None = None,
+        latency: Measurement | None = None,
+        provenance: Mapping[str, JsonValue] | None = None,
+    ) -> Path:
+        """Write the manifest and put the bundle in its place.
+
+        Args:
+            accuracy: what the subnet reaches on images that the search never saw.
+            latency: measured on `encoder` and `decoder`.
+            provenance: where the subnet came from: supernet, study, trial.
+
+        Returns:
+            The bundle's directory. A bundle that was there is replaced.
+
+        Raises:
+            UsageError: the latency is of another subnet, or something else took the place.
+            ExportError: the bundle can't be put in its place.
+        """
+        if latency is not None and latency.subnet != self.subnet:
+            raise UsageError(
+                f"The latency is of subnet {latency.subnet_id}, the bundle of {self.subnet.id}: "
+                "measure the staged files."
+            )
+        files = sorted(path for path in self.folder.iterdir() if path.name != MANIFEST_FILE)
+        manifest = BundleManifest(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            geometry=self.geometry,
+            subnet=self.subnet,
+            preprocessing=self.preprocessing,
+            files={path.name: digest_file(path) for path in files},
+            parity=self.parity,
+            accuracy=accuracy,
+            latency=latency,
+            engines=self.engines,
+            versions=_versions(),
+            provenance=dict(provenance or {}),
+        )
+        (self.folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
+        _check_place(self.out)
+        try:
+            _put_in_place(self.folder, self.out)
+        except OSError as error:
+            raise ExportError(f"{self.out} could not be written: {error.strerror}.") from None
+        return self.out
+
+
+@contextmanager
+def stage_bundle(
+    out: Path,
+    *,
+    sam: Sam,
+    geometry: SamGeometry,
+    subnet: SubnetConfig,
+    images: Sequence[Pixels] | None = None,
+    engines: EngineOptions | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Iterator[StagedBundle]:
+    """Export a subnet beside `out` and hold it against the model.
+
+    ```python
+    with stage_bundle(out, sam=sam, geometry=geometry, subnet=subnet) as staged:
+        latency = measure(staged.encoder, staged.decoder)
+        staged.seal(accuracy=accuracy, latency=latency)
+    ```
+
+    What is not sealed by the end of the context is deleted.
+
+    Args:
+        out: the directory to write; a bundle there is replaced, anything else is left alone.
+        sam: the extracted subnet, a plain Segment Anything.
+        geometry: that of the full model.
+        subnet: which subnet `sam` is.
+        images: for the parity gate, H×W×3 uint8 RGB; without them, two that are drawn.
+        engines: build TensorRT engines too.
+        threads: of ONNX Runtime in the parity gate.
+        progress: is told of the steps.
+
+    Raises:
+        UsageError: `sam` is not the subnet, or something that is no bundle stands at `out`.
+        ExportError: the export failed, or the parity gate.
+        DeviceError: engines are asked for and TensorRT is not here.
+    """
+    progress = progress or SilentProgress()
+    _check_subnet(sam, subnet)
+    _check_place(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    folder.chmod(0o755)  # mkdtemp makes directories private
+    try:
+        with progress.task(f"Exporting subnet {subnet.id}", 4) as advance:
+            name = f"{geometry.id}/{subnet.id}"
+            export_encoder(sam, folder / ENCODER_FILE, name=name)
+            advance(note="encoder")
+            export_decoder(sam, folder / DECODER_FILE, name=name)
+            advance(note="decoder")
+            _write_weights(sam, folder / WEIGHTS_FILE)
+            (folder / SUBNET_FILE).write_text(subnet.to_json() + "\n")
+            advance(note="weights")
+            parity = check_parity(
+                sam, folder / ENCODER_FILE, folder / DECODER_FILE, images=images, threads=threads
+            )
+            advance(note="parity")
+        built = (
+            build_engines(folder, resolution=subnet.resolution, options=engines, progress=progress)
+            if engines
+            else ()
+        )
+        yield StagedBundle(
+            folder=folder,
+            out=out,
+            geometry=geometry,
+            subnet=subnet,
+            preprocessing=preprocessing_of(sam),
+            parity=parity,
+            engines=built,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_bundle(
+    out: Path,
+    *,
+    sam: Sam,
+    geometry: SamGeometry,
+    subnet: SubnetConfig,
+    accuracy: Accuracy | None = None,
+    images: Sequence[Pixels] | None = None,
+    engines: EngineOptions | None = None,
+    provenance: Mapping[str, JsonValue] | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Path:
+    """Stage and seal a bundle without timing it; see `stage_bundle` and `StagedBundle.seal`."""
+    with stage_bundle(
+        out,
+        sam=sam,
+        geometry=geometry,
+        subnet=subnet,
+        images=images,
+        engines=engines,
+        threads=threads,
+        progress=progress,
+    ) as staged:
+        return staged.seal(accuracy=accuracy, provenance=provenance)
+
+
+def _check_subnet(sam: Sam, subnet: SubnetConfig) -> None:
+    encoder = sam.image_encoder
+    shape = (encoder.img_size, [block.mlp.lin1.out_features for block in encoder.blocks])
+    if shape != (subnet.resolution, [layer.mlp_width for layer in subnet.layers]):
+        raise UsageError(
+            f"The model takes {shape[0]} pixels and has {len(shape[1])} layers, and is not the "
+            f"subnet {subnet.id}: extract it with supernet.extract(config)."
+        )
+
+
+def _check_place(out: Path) -> None:
+    """Do nothing if `out` is free, an empty directory, or a bundle.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        read_manifest(out)
+    except HwsearchError:
+        raise UsageError(
+            f"{out} is there already and is no bundle: name another place, or delete it yourself."
+        ) from None
+
+
+def _put_in_place(folder: Path, out: Path) -> None:
+    """Rename `folder` to `out`; what was there goes only once the new one stands."""
+    if not out.exists():
+        folder.replace(out)
+        return
+    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old.")) / out.name
+    out.replace(old)
+    try:
+        folder.replace(out)
+    except OSError:
+        old.replace(out)
+        raise
+    finally:
+        shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def _write_weights(sam: Sam, path: Path) -> None:
+    state = {name: value.detach().cpu().contiguous() for name, value in sam.state_dict().items()}
+    save_file(state, path)
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in _VERSIONED}
+    return {"python": platform.python_version(), **versions}

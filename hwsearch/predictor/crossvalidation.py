@@ -1,0 +1,160 @@
+"""Which latency model to take, and how well it predicts subnets that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+from scipy.stats import kendalltau, spearmanr
+from sklearn.model_selection import RepeatedKFold
+
+from hwsearch.predictor.models import BASELINES, CANDIDATES, CONSTANT, LatencyModel
+from hwsearch.records import Record, Share
+
+Array = NDArray[np.float64]
+
+FOLDS = 8
+REPEATS = 3
+# With more samples than this the split into folds no longer matters, and time does.
+SAMPLES_FOR_ONE_REPEAT = 256
+# A smaller share of the error is no reason for a more complicated model, however certain.
+WORTHWHILE_SHARE = 0.05
+
+
+class ModelScore(Record):
+    """How well a model predicted the subnets of the folds that it was not fitted on.
+
+    `within_5_percent` and `within_10_percent` are shares, from 0 to 1, of the subnets whose
+    prediction is that close to their latency. A rank correlation is None where there is no order.
+    """
+
+    name: str
+    mape_percent: float
+    within_5_percent: Share
+    within_10_percent: Share
+    kendall_tau: float | None
+    spearman: float | None
+
+
+class CrossValidation(ModelScore):
+    """Repeated k-fold cross-validation: the chosen model's score, and everyone's.
+
+    `models` are the candidates that suit so many rows and `baselines` what they have to beat.
+    The chosen model was chosen by these very errors, so they flatter it slightly.
+    """
+
+    n: PositiveInt
+    folds: PositiveInt
+    repeats: PositiveInt
+    models: tuple[ModelScore, ...]
+    baselines: tuple[ModelScore, ...]
+
+
+class ModelChoice(Record):
+    """What a fit decides: the model, its hyper-parameters, and its out-of-fold errors.
+
+    `log_residuals` holds, a repeat, each row's logarithm of measured over predicted latency.
+    """
+
+    model_name: str
+    hyper: dict[str, float]
+    log_residuals: tuple[tuple[float, ...], ...]
+    cv: CrossValidation
+
+
+def choose_model(features: Array, latencies_ms: Array, *, seed: int) -> ModelChoice:
+    """Cross-validate all candidates and take the best, or a simpler one that is as good.
+
+    A simpler model counts as good if its absolute relative error, averaged over the rows, exceeds
+    the best model's by no more than one standard error of their paired difference (the one-
+    standard-error rule of Breiman et al. 1984, with pairs since all models see the same rows), or
+    by no more than a twentieth.
+
+    Args:
+        features: (n, f) from `FeatureBuilder.matrix`.
+        latencies_ms: (n,) measured latencies in milliseconds.
+        seed: decides the folds.
+    """
+    n = len(latencies_ms)
+    usable = [model for model in CANDIDATES if model.suits(n)]
+    predictions = {
+        model.name: out_of_fold(model, features, latencies_ms, seed=seed)
+        for model in (*usable, *BASELINES)
+    }
+    best = usable[_simplest_of_the_best([predictions[m.name] for m in usable], latencies_ms)]
+    scores = {name: _score(name, found, latencies_ms) for name, found in predictions.items()}
+    # One constant a fold is no order, though a rank correlation would see one.
+    unordered = {"kendall_tau": None, "spearman": None}
+    scores[CONSTANT.name] = scores[CONSTANT.name].model_copy(update=unordered)
+    residuals = np.log(latencies_ms / predictions[best.name])
+    return ModelChoice(
+        model_name=best.name,
+        hyper=best.tune(features, latencies_ms),
+        log_residuals=tuple(tuple(row) for row in residuals.tolist()),
+        cv=CrossValidation(
+            **scores[best.name].model_dump(),
+            n=n,
+            folds=min(FOLDS, n),
+            repeats=_repeats(n),
+            models=tuple(scores[model.name] for model in usable),
+            baselines=tuple(scores[model.name] for model in BASELINES),
+        ),
+    )
+
+
+def out_of_fold(model: LatencyModel, features: Array, latencies_ms: Array, *, seed: int) -> Array:
+    """Predictions in milliseconds of each row by models that did not see it: (repeats, n).
+
+    Hyper-parameters are tuned within each fold's training rows, so that nothing leaks.
+    """
+    n = len(latencies_ms)
+    repeats = _repeats(n)
+    folds = RepeatedKFold(n_splits=min(FOLDS, n), n_repeats=repeats, random_state=seed)
+    found = np.empty((repeats, n))
+    for number, (train, test) in enumerate(folds.split(features)):
+        hyper = model.tune(features[train], latencies_ms[train])
+        fitted = model.fit(features[train], latencies_ms[train], hyper)
+        found[number // min(FOLDS, n), test] = fitted.predict(features[test])
+    return found
+
+
+def _repeats(n: int) -> int:
+    return 1 if n > SAMPLES_FOR_ONE_REPEAT else REPEATS
+
+
+def _simplest_of_the_best(predictions: Sequence[Array], latencies_ms: Array) -> int:
+    """Place of the first model that is not clearly worse than the best one."""
+    errors = [np.abs(found / latencies_ms - 1).mean(axis=0) for found in predictions]
+    best = min(errors, key=lambda error: float(error.mean()))
+    negligible = WORTHWHILE_SHARE * best.mean()
+    excesses = [error - best for error in errors]
+    return next(  # the best one at the latest: its own excess is zero
+        place
+        for place, excess in enumerate(excesses)
+        if excess.mean() <= max(excess.std(ddof=1) / np.sqrt(len(excess)), negligible)
+    )
+
+
+def _score(name: str, predictions: Array, latencies_ms: Array) -> ModelScore:
+    error = np.abs(predictions / latencies_ms - 1)
+    return ModelScore(
+        name=name,
+        mape_percent=float(100 * error.mean()),
+        within_5_percent=float((error <= 0.05).mean()),
+        within_10_percent=float((error <= 0.10).mean()),
+        kendall_tau=_mean_or_none([kendalltau(row, latencies_ms).statistic for row in predictions]),
+        spearman=_mean_or_none([_spearman(row, latencies_ms) for row in predictions]),
+    )
+
+
+def _spearman(predictions: Array, latencies_ms: Array) -> float:
+    if np.ptp(predictions) == 0 or np.ptp(latencies_ms) == 0:
+        return float("nan")  # scipy gives the same, with a warning
+    return float(spearmanr(predictions, latencies_ms).statistic)
+
+
+def _mean_or_none(values: Sequence[float]) -> float | None:
+    mean = float(np.mean(values))
+    return mean if np.isfinite(mean) else None

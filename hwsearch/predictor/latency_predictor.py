@@ -1,0 +1,215 @@
+"""The latency predictor: fitted on measured subnets, it predicts the others of the same target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwsearch.errors import PredictorError
+from hwsearch.predictor import calibration
+from hwsearch.predictor.crossvalidation import CrossValidation, ModelChoice, choose_model
+from hwsearch.predictor.features import FeatureBuilder
+from hwsearch.predictor.models import Regressor, candidate
+from hwsearch.records import SamGeometry, Scope, SubnetConfig, Target
+
+Array = NDArray[np.float64]
+
+MIN_SAMPLES = 8
+
+
+class LatencyPredictor:
+    """Predicts the latency of a supernet's subnets on one target, with conformal intervals.
+
+    Attributes that end in `_` exist after `fit`:
+        model_name_: the latency model that cross-validation chose.
+        cv_: its cross-validated errors, beside those of the other models and the baselines.
+        choice_: the model, its hyper-parameters and its out-of-fold errors.
+        configs_: the distinct subnets that it was fitted on.
+        latencies_ms_: their latencies in milliseconds, shape (n,).
+
+    Args:
+        geometry: the full encoder's sizes.
+        target: where the latencies were measured.
+        supernet_id: which supernet's subnets they are.
+        scope: whether they are of encoder and decoder, or of one of them.
+        seed: decides the folds of cross-validation.
+    """
+
+    model_name_: str
+    cv_: CrossValidation
+    choice_: ModelChoice
+    configs_: tuple[SubnetConfig, ...]
+    latencies_ms_: Array
+
+    def __init__(
+        self,
+        geometry: SamGeometry,
+        target: Target,
+        supernet_id: str,
+        *,
+        scope: Scope = "full",
+        seed: int = 0,
+    ) -> None:
+        self.geometry = geometry
+        self.target = target
+        self.supernet_id = supernet_id
+        self.scope: Scope = scope
+        self.seed = seed
+
+    def fit(self, configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> LatencyPredictor:
+        """Choose a model by cross-validation and fit it on all rows; takes a few seconds.
+
+        A subnet that comes more than once counts once, with the median of its latencies, so that
+        no fold is tested on a subnet that it was fitted on.
+
+        Args:
+            configs: the measured subnets, at least eight distinct ones.
+            latencies_ms: (n,) their latencies in milliseconds.
+
+        Raises:
+            PredictorError: too few subnets, or a latency that is not positive and finite.
+            UsageError: a configuration can't be a subnet of this geometry.
+        """
+        distinct, latencies = _distinct(configs, latencies_ms)
+        features = FeatureBuilder(self.geometry).matrix(distinct)
+        return self.refit(distinct, latencies, choose_model(features, latencies, seed=self.seed))
+
+    def refit(
+        self, configs: Sequence[SubnetConfig], latencies_ms: ArrayLike, choice: ModelChoice
+    ) -> LatencyPredictor:
+        """Fit the model of an earlier choice, without choosing again; takes milliseconds.
+
+        Raises:
+            PredictorError: as `fit`; or the choice names a model that this version lacks, or
+                belongs to another number of rows.
+            UsageError: a configuration can't be a subnet of this geometry.
+        """
+        distinct, latencies = _distinct(configs, latencies_ms)
+        if any(len(row) != len(distinct) for row in choice.log_residuals):
+            raise PredictorError(
+                f"The stored errors are not those of the {len(distinct)} stored subnets: fit the "
+                "latency predictor again."
+            )
+        features = FeatureBuilder(self.geometry).matrix(distinct)
+        model = candidate(choice.model_name)
+        self._regressor: Regressor = model.fit(features, latencies, choice.hyper)
+        self.model_name_ = choice.model_name
+        self.cv_ = choice.cv
+        self.choice_ = choice
+        self.configs_ = distinct
+        self.latencies_ms_ = latencies
+        return self
+
+    def predict(self, configs: Sequence[SubnetConfig]) -> Array:
+        """Latencies in milliseconds, shape (n,), positive and finite.
+
+        Raises:
+            PredictorError: the predictor is not fitted.
+            UsageError: a configuration can't be a subnet of this geometry.
+        """
+        self._check_fitted()
+        if not configs:
+            return np.empty(0)
+        return self._regressor.predict(FeatureBuilder(self.geometry).matrix(configs))
+
+    def interval(
+        self, configs: Sequence[SubnetConfig], coverage: float = 0.9
+    ) -> tuple[Array, Array]:
+        """Bounds in milliseconds, each (n,), that hold a share `coverage` of measured latencies.
+
+        Raises:
+            PredictorError: the predictor is not fitted.
+            UsageError: `coverage` is not between 0 and 1, or a configuration is no subnet.
+        """
+        self._check_fitted()
+        bound = calibration.two_sided(self.choice_.log_residuals, coverage)
+        predictions = self.predict(configs)
+        factor = float(np.exp(bound.log_error))
+        return predictions / factor, predictions * factor
+
+    def upper(self, configs: Sequence[SubnetConfig], coverage: float = 0.9) -> Array:
+        """Bounds in milliseconds, (n,), that a share `coverage` of measured latencies stays below.
+
+        A search holds this against its target latency. Never below the prediction.
+
+        Raises:
+            PredictorError: the predictor is not fitted.
+            UsageError: `coverage` is not between 0 and 1, or a configuration is no subnet.
+        """
+        self._check_fitted()
+        bound = calibration.one_sided(self.choice_.log_residuals, coverage)
+        return self.predict(configs) * float(np.exp(bound.log_error))
+
+    def correct(self, configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> LatencyPredictor:
+        """A new predictor, fitted on the rows of this one and on further measurements.
+
+        Raises:
+            PredictorError: the predictor is not fitted, or a latency is not positive and finite.
+            UsageError: a configuration can't be a subnet of this geometry.
+        """
+        self._check_fitted()
+        added = _checked_latencies(configs, latencies_ms)
+        new = LatencyPredictor(
+            self.geometry, self.target, self.supernet_id, scope=self.scope, seed=self.seed
+        )
+        return new.fit([*self.configs_, *configs], np.concatenate([self.latencies_ms_, added]))
+
+    def check_target(self, target: Target) -> None:
+        """Do nothing if `target` is the one that the latencies were measured on.
+
+        Raises:
+            PredictorError: it is another; the message names what differs.
+        """
+        if target.fingerprint == self.target.fingerprint:
+            return
+        mine, asked = self.target.model_dump(), target.model_dump()
+        differences = ", ".join(
+            f"{field} {mine[field]} is now {asked[field]}"
+            for field in mine
+            if mine[field] != asked[field]
+        )
+        raise PredictorError(
+            f"The latency predictor was fitted on another target: {differences}. Profile and fit "
+            "again, or allow a stale predictor (--allow-stale)."
+        )
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "choice_"):
+            raise PredictorError(
+                "The latency predictor is not fitted: call fit(configs, latencies_ms) first."
+            )
+
+
+def _distinct(
+    configs: Sequence[SubnetConfig], latencies_ms: ArrayLike
+) -> tuple[tuple[SubnetConfig, ...], Array]:
+    """Each subnet once, in the order of appearance, with the median of its latencies."""
+    latencies = _checked_latencies(configs, latencies_ms)
+    found: dict[SubnetConfig, list[float]] = {}
+    for config, latency in zip(configs, latencies.tolist(), strict=True):
+        found.setdefault(config, []).append(latency)
+    if len(found) < MIN_SAMPLES:
+        raise PredictorError(
+            f"A latency predictor can't be fitted on {len(found)} distinct subnets: profile at "
+            f"least {MIN_SAMPLES}."
+        )
+    return tuple(found), np.array([np.median(values) for values in found.values()])
+
+
+def _checked_latencies(configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> Array:
+    latencies = np.asarray(latencies_ms, dtype=np.float64)
+    if latencies.shape != (len(configs),):
+        raise PredictorError(
+            f"Latencies of shape {latencies.shape} don't belong to {len(configs)} subnets: give "
+            "one number a subnet."
+        )
+    wrong = ~(np.isfinite(latencies) & (latencies > 0))
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise PredictorError(
+            f"A latency of {latencies[place]} ms (subnet {configs[place].id}) can't be used: "
+            "latencies have to be positive and finite."
+        )
+    return latencies

@@ -1,0 +1,1 @@
+"""Times subnets against a drifting machine: interleaved rounds around a fixed reference."""

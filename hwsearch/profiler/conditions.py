@@ -1,0 +1,59 @@
+"""The state of the machine and the versions of the software, as a session found them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
+
+from hwsearch.records import Conditions
+from hwsearch.runtime.hardware import cpu_name, physical_cores
+
+_PACKAGES = ("hwsearch", "torch", "onnx", "onnxruntime", "openvino", "numpy")
+_GOVERNOR_FILE = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def capture_conditions() -> Conditions:
+    """The conditions right now.
+
+    `cores` are the physical cores that this process may use, `load_average` is of one minute.
+    What the machine does not tell is None; packages that are not installed are left out.
+    """
+    return Conditions(
+        timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=_versions(),
+        cpu=cpu_name(),
+        cores=physical_cores(),
+        governor=_governor(),
+        clock_mhz=_clock_mhz(),
+        load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _governor() -> str | None:
+    try:
+        return _GOVERNOR_FILE.read_text().strip()
+    except OSError:
+        return None
+
+
+def _clock_mhz() -> float | None:
+    try:
+        frequency = psutil.cpu_freq()
+    except (AttributeError, NotImplementedError, OSError):  # virtual machines often have none
+        return None
+    return round(frequency.current, 1) if frequency else None

@@ -1,0 +1,43 @@
+"""How well a perfect predictor could do: the spread between repeated measurements."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+
+from hwsearch.records import Measurement, Scope
+
+
+def noise_floor(measurements: Iterable[Measurement], *, scope: Scope = "full") -> float | None:
+    """The MAPE in percent that a predictor of the true latencies would have on one measurement.
+
+    For a subnet with the repeats a and b, |a − b| / ((a + b) / 2) / √2 is averaged over its pairs
+    of repeats, and then over subnets. If a = t (1 + e) and b = t (1 + f) with independent errors
+    of equal normal spread, e − f spreads √2 times as wide as e, so that the mean is that of |e|:
+    the mean absolute percentage error of t against a single measurement. Errors that all repeats
+    share are not in it.
+
+    Of several measurements with the same repeat number the last counts; failed and drifted ones
+    are left out.
+
+    Returns:
+        Percent, or None where no subnet has two repeats.
+    """
+    repeats: defaultdict[str, dict[int, float]] = defaultdict(dict)
+    for measurement in measurements:
+        if measurement.error is None and not measurement.drifted:
+            repeats[measurement.subnet_id][measurement.repeat] = measurement.latency_ms(scope)
+    errors = [
+        np.mean([_spread(a, b) for a, b in itertools.combinations(latencies.values(), 2)])
+        for latencies in repeats.values()
+        if len(latencies) > 1
+    ]
+    return float(100 * np.mean(errors)) if errors else None
+
+
+def _spread(a: float, b: float) -> float:
+    return abs(a - b) / ((a + b) / 2) / math.sqrt(2)

@@ -1,0 +1,50 @@
+"""Which subnets to measure: sizes evenly covered, both extremes in."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwsearch.costs import encoder_macs
+from hwsearch.records import SamGeometry, SubnetConfig
+from hwsearch.space import SearchSpace
+
+DRAWS_PER_SAMPLE = 32
+
+
+def stratified_sample(
+    space: SearchSpace, geometry: SamGeometry, count: int, *, seed: int = 0
+) -> list[SubnetConfig]:
+    """The largest and the smallest subnet, and others spread evenly over log-MACs.
+
+    A uniform draw crowds the middle of the space, where the many combinations are, and a
+    predictor fitted on it would have to extrapolate. So many more subnets are drawn than needed,
+    and from each of `count` − 2 strata of equal width in log-MACs one is taken; strata that
+    nothing fell into are made up for by the subnets next to them.
+
+    Args:
+        space: where the subnets come from.
+        geometry: the full encoder's sizes.
+        count: how many distinct subnets; fewer are returned if the space has no more.
+        seed: source of the draw.
+
+    Returns:
+        Distinct subnets, the extremes first.
+    """
+    extremes = list(dict.fromkeys([space.largest, space.smallest]))[: max(count, 0)]
+    rng = np.random.default_rng(seed)
+    drawn = (space.sample(rng) for _ in range(DRAWS_PER_SAMPLE * count))
+    others = [config for config in dict.fromkeys(drawn) if config not in extremes]
+    wanted = min(count - len(extremes), len(others))
+    if wanted <= 0:
+        return extremes
+    macs = np.log([encoder_macs(geometry, config) for config in others])
+    least, most = (
+        float(np.log(encoder_macs(geometry, end))) for end in (space.smallest, space.largest)
+    )
+    free = np.ones(len(others), dtype=bool)
+    chosen = []
+    for goal in np.linspace(least, most, wanted + 2)[1:-1]:
+        nearest = int(np.argmin(np.where(free, np.abs(macs - goal), np.inf)))
+        free[nearest] = False
+        chosen.append(others[nearest])
+    return extremes + chosen

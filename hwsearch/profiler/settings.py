@@ -1,0 +1,53 @@
+"""How long and how carefully a session measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwsearch.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a session measures; the defaults suit subnets from 1 ms to a few seconds.
+
+    Attributes:
+        warmup_s: seconds each subject runs before it is timed, in two calls at least.
+        min_rounds: rounds that every group gets, whatever `budget_s` says.
+        max_rounds: rounds after which a group ends.
+        relative_half_width: a subject is done once the 95 % interval of its corrected median
+            reaches no further than this share of the median to either side.
+        budget_s: seconds of rounds after which a group ends.
+        group_size: subjects that are open at the same time, beside the reference.
+        max_drift: a group is marked as drifted if its reference wandered by more than this share.
+        slice_s: seconds of timed calls that a short model gets in each round.
+        max_calls: most timed calls a model gets in each round.
+        settle_s: a model that takes less gets one untimed call first in each round, which brings
+            back the caches that the models before it took.
+        seed: of the groups, the order in each round and the bootstrap.
+    """
+
+    warmup_s: float = 0.3
+    min_rounds: int = 5
+    max_rounds: int = 30
+    relative_half_width: float = 0.01
+    budget_s: float = 60.0
+    group_size: int = 8
+    max_drift: float = 0.15
+    slice_s: float = 0.05
+    max_calls: int = 5
+    settle_s: float = 0.25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.min_rounds <= self.max_rounds:
+            raise UsageError(
+                f"min_rounds {self.min_rounds} and max_rounds {self.max_rounds} don't go together: "
+                "take 2 ≤ min_rounds ≤ max_rounds."
+            )
+        for name in ("group_size", "max_calls"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: take at least 1.")
+        for name in ("relative_half_width", "budget_s", "max_drift"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is {getattr(self, name)}: take more than 0.")

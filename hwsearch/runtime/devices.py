@@ -1,0 +1,162 @@
+"""What can be timed on this machine, and the target that a command line asks for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from typing import get_args
+
+from hwsearch.errors import DeviceError, UsageError
+from hwsearch.records import Precision, Record, Runtime, Target
+from hwsearch.runtime.hardware import cpu_name, gpu_names, logical_cores, physical_cores
+
+_CPU_RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
+_CUDA_RUNTIMES: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
+_PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "tensorrt-rtx": ("fp32", "fp16", "int8"),
+}
+_NO_GPU_TIMING = "Timing TensorRT engines is not part of this version yet."
+
+
+class DeviceReport(Record):
+    """Whether one runtime on one device can be timed here, in which precisions, or why not."""
+
+    device: str
+    device_name: str
+    runtime: Runtime
+    available: bool
+    reason: str | None = None
+    precisions: tuple[Precision, ...] = ()
+
+
+def list_devices() -> tuple[DeviceReport, ...]:
+    """Every device and runtime that hwsearch knows, those that work here first."""
+    reports = [*map(_report_cpu, _CPU_RUNTIMES), *map(_report_cuda, _CUDA_RUNTIMES)]
+    return tuple(sorted(reports, key=lambda report: not report.available))
+
+
+def resolve_target(
+    *,
+    device: str,
+    runtime: str | None = None,
+    precision: str = "fp32",
+    threads: int | None = None,
+    batch: int = 1,
+) -> Target:
+    """The target that these words mean on this machine.
+
+    Args:
+        device: `cpu`, `cuda` (the first GPU) or `cuda:N`.
+        runtime: without it, `onnxruntime` on the CPU.
+        precision: what the runtime computes in.
+        threads: without it, the physical cores that this process may use.
+        batch: images a run.
+
+    Raises:
+        UsageError: a word or a number that is not allowed; the message names what is.
+        DeviceError: the device or the runtime can't be used here; the message says why.
+    """
+    if re.fullmatch(r"cuda(:\d+)?", device):
+        _check_runtime(device, runtime or "tensorrt", _CUDA_RUNTIMES)
+        raise DeviceError(_cuda_fault(int(device.partition(":")[2] or 0)))
+    if device != "cpu":
+        raise UsageError(f"There is no device {device!r}: take cpu, cuda or cuda:N.")
+    chosen = _check_runtime(device, runtime or "onnxruntime", _CPU_RUNTIMES)
+    if batch < 1:
+        raise UsageError(f"A batch of {batch} images can't be run: take 1 or more.")
+    if threads is not None and not 1 <= threads <= logical_cores():
+        raise UsageError(
+            f"{threads} threads can't be used: this process may use 1 to {logical_cores()}."
+        )
+    fault = _cpu_fault(chosen)
+    if fault:
+        raise DeviceError(fault)
+    return Target(
+        device=device,
+        device_name=cpu_name(),
+        runtime=chosen,
+        runtime_version=importlib.metadata.version(chosen),
+        precision=_check_precision(chosen, precision),
+        threads=threads or physical_cores(),
+        batch=batch,
+    )
+
+
+def _check_runtime(device: str, runtime: str, allowed: tuple[Runtime, ...]) -> Runtime:
+    for known in allowed:
+        if known == runtime:
+            return known
+    raise UsageError(f"Runtime {runtime!r} can't be used on {device}: take {_either(allowed)}.")
+
+
+def _check_precision(runtime: Runtime, precision: str) -> Precision:
+    supported = _supported_precisions(runtime)
+    for known in supported:
+        if known == precision:
+            return known
+    if precision in _PRECISIONS[runtime]:
+        raise DeviceError(
+            f"This CPU has no {precision} instructions: take --precision {_either(supported)}."
+        )
+    spelled = "" if precision in get_args(Precision) else " (there is no such precision)"
+    raise UsageError(
+        f"Precision {precision!r} can't be used with {runtime}{spelled}: take {_either(supported)}."
+    )
+
+
+def _supported_precisions(runtime: Runtime) -> tuple[Precision, ...]:
+    if runtime != "openvino":
+        return _PRECISIONS[runtime]
+    from hwsearch.runtime.openvino import cpu_capabilities
+
+    # OpenVINO takes the bf16 hint on any CPU, and computes in fp32 where bf16 is lacking.
+    capabilities = cpu_capabilities()
+    return tuple(name for name in _PRECISIONS[runtime] if name.upper() in capabilities)
+
+
+def _report_cpu(runtime: Runtime) -> DeviceReport:
+    fault = _cpu_fault(runtime)
+    return DeviceReport(
+        device="cpu",
+        device_name=cpu_name(),
+        runtime=runtime,
+        available=fault is None,
+        reason=fault,
+        precisions=() if fault else _supported_precisions(runtime),
+    )
+
+
+def _report_cuda(runtime: Runtime) -> DeviceReport:
+    try:
+        name = gpu_names()[0]
+    except DeviceError:
+        name = "NVIDIA GPU"
+    return DeviceReport(
+        device="cuda", device_name=name, runtime=runtime, available=False, reason=_cuda_fault(0)
+    )
+
+
+def _cpu_fault(runtime: Runtime) -> str | None:
+    if importlib.util.find_spec(runtime):
+        return None
+    package = '"hwsearch[openvino]"' if runtime == "openvino" else runtime
+    return f"{runtime} is not installed: pip install {package}."
+
+
+def _cuda_fault(index: int) -> str:
+    """Why nothing can be timed on GPU `index`."""
+    try:
+        names = gpu_names()
+    except DeviceError as error:
+        return str(error)
+    if index >= len(names):
+        return f"There is no cuda:{index}: the driver shows {len(names)} GPU(s), from cuda:0 on."
+    return f"{names[index]} is here, but it can't be timed: {_NO_GPU_TIMING}"
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return " or ".join(words)

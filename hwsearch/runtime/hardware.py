@@ -1,0 +1,106 @@
+"""What this machine has: its CPU's name, the cores this process may use, its NVIDIA GPUs."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import platform
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
+
+from hwsearch.errors import DeviceError
+
+_CPU_FILES = Path("/sys/devices/system/cpu")
+_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The CPU's model name as its vendor spells it."""
+    try:
+        import cpuinfo  # asks the CPU itself in a child process: about a second
+
+        name = cpuinfo.get_cpu_info().get("brand_raw")
+    except Exception:  # noqa: BLE001 - py-cpuinfo fails in many ways on machines it doesn't know
+        name = None
+    return name or _name_from_proc() or platform.processor() or platform.machine()
+
+
+def logical_cores() -> int:
+    """Logical cores that this process may use: its affinity, and the quota of its container."""
+    quota = _container_quota()
+    allowed = len(_affinity())
+    return min(allowed, quota) if quota else allowed
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use; two hyper-threads of one core count once."""
+    places = {_core_of(cpu) for cpu in _affinity()}
+    if None in places:
+        return min(psutil.cpu_count(logical=False) or 1, logical_cores())
+    return min(len(places), logical_cores())
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs, in the driver's order.
+
+    Raises:
+        DeviceError: there is no way to see one; the message says what is missing.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        raise DeviceError(
+            "NVIDIA GPUs can't be looked for without nvidia-ml-py: pip install nvidia-ml-py."
+        ) from None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        raise DeviceError("There is no NVIDIA driver on this machine.") from None
+    try:
+        count = pynvml.nvmlDeviceGetCount()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
+        names = tuple(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
+    except pynvml.NVMLError as error:
+        raise DeviceError(f"The NVIDIA driver does not answer: {error}.") from None
+    finally:
+        pynvml.nvmlShutdown()
+    if not names:
+        raise DeviceError("There is an NVIDIA driver on this machine, but no GPU.")
+    return names
+
+
+def _name_from_proc() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else None
+
+
+def _affinity() -> list[int]:
+    try:
+        return list(psutil.Process().cpu_affinity() or [])
+    except AttributeError:  # macOS has no affinity
+        return list(range(os.cpu_count() or 1))
+
+
+def _core_of(cpu: int) -> tuple[str, str] | None:
+    topology = _CPU_FILES / f"cpu{cpu}" / "topology"
+    try:
+        package = (topology / "physical_package_id").read_text().strip()
+        return package, (topology / "core_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _container_quota() -> int | None:
+    """Cores that the control group grants (cgroup v2 `cpu.max`: quota and period in µs)."""
+    try:
+        quota, period = _QUOTA_FILE.read_text().split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
+        return None

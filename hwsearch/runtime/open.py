@@ -1,0 +1,29 @@
+"""Opens a model file with the runtime that a target names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwsearch.errors import DeviceError
+from hwsearch.records import Target
+from hwsearch.runtime.runner import Runner
+
+
+def open_runner(target: Target, path: Path) -> Runner:
+    """Open an ONNX file on `target`.
+
+    Raises:
+        DeviceError: the runtime can't run files in this version, is not installed, or can't load
+            this file.
+    """
+    if target.runtime == "onnxruntime":
+        from hwsearch.runtime.onnxruntime import OnnxRuntimeRunner
+
+        return OnnxRuntimeRunner(path, threads=target.threads)
+    if target.runtime == "openvino":
+        from hwsearch.runtime.openvino import OpenVinoRunner
+
+        return OpenVinoRunner(path, threads=target.threads, precision=target.precision)
+    raise DeviceError(
+        f"Runtime {target.runtime} can't run files in this version: take onnxruntime or openvino."
+    )

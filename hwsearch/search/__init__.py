@@ -1,0 +1,1 @@
+"""Searches the space for the most accurate subnets that meet a latency target."""

@@ -1,0 +1,1 @@
+"""The stages as functions: what each command of the command line calls."""

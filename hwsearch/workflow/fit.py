@@ -1,0 +1,55 @@
+"""The stage that fits: a latency predictor on a profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwsearch.errors import ProfileError
+from hwsearch.predictor.latency_predictor import LatencyPredictor
+from hwsearch.predictor.store import save_latency_predictor
+from hwsearch.profiler.noise import noise_floor
+from hwsearch.profiles import ProfileStore
+from hwsearch.records import SamGeometry, Scope, Target
+from hwsearch.workflow.workspace import Workspace
+
+
+def fit_latency_predictor(
+    geometry: SamGeometry,
+    *,
+    target: Target,
+    workspace: Workspace,
+    scope: Scope = "full",
+    seed: int = 0,
+    allow_stale: bool = False,
+) -> tuple[LatencyPredictor, Path]:
+    """Fit a predictor on every measured subnet, and write it with its card.
+
+    Args:
+        geometry: the supernet's sizes.
+        target: whose profile to use.
+        workspace: holds the profile, and gets the predictor.
+        scope: which part of the model to predict.
+        seed: decides the folds of cross-validation.
+        allow_stale: take a profile that was made under other versions.
+
+    Returns:
+        The predictor and its directory.
+
+    Raises:
+        ProfileError: nothing was measured yet.
+        PredictorError: too few subnets were measured.
+    """
+    store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
+    profile = store.read(geometry.id)
+    configs, latencies_ms = profile.latencies(scope)
+    if not configs:
+        raise ProfileError(
+            f"No subnet of {geometry.id} was measured on {target.name} yet: "
+            "run 'hwsearch profile' first."
+        )
+    predictor = LatencyPredictor(geometry, target, geometry.id, scope=scope, seed=seed)
+    predictor.fit(configs, latencies_ms)
+    directory = workspace.predictor(target, geometry.id)
+    floor = noise_floor(profile.measurements, scope=scope)
+    save_latency_predictor(predictor, directory, noise_floor_percent=floor)
+    return predictor, directory

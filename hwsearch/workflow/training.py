@@ -1,0 +1,70 @@
+"""The stage that trains: a supernet on data sets, by the sandwich rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hwsearch.data.open import open_dataset
+from hwsearch.progress import Progress, SilentProgress
+from hwsearch.supernet.store import SupernetManifest, load_manifest, load_supernet, save_supernet
+from hwsearch.supernet.supernet import Supernet
+from hwsearch.supernet.training.train import TrainSettings, largest_only, sandwich, train
+from hwsearch.supernet.training.validation import validation
+
+VALIDATION_VIEWS = 64
+
+
+def train_supernet(
+    source: Path | str,
+    *,
+    data: Sequence[str],
+    out: Path,
+    settings: TrainSettings,
+    random_subnets: int | None = 2,
+    half: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Supernet, SupernetManifest]:
+    """Train a supernet and write the result; an interrupted run resumes.
+
+    Args:
+        source: the supernet directory to start from, or `demo`.
+        data: data folders or `scenes`, drawn from evenly.
+        out: the supernet directory to write; it also holds the checkpoint and the log.
+        settings: how long and how.
+        random_subnets: subnets of each step beside the largest and the smallest; None to train
+            the largest alone, as plain fine-tuning does.
+        half: write the weights in fp16.
+        progress: who shows the steps.
+
+    Raises:
+        CheckpointError: the supernet can't be read, or `out` belongs to another training.
+        DataError: a data set can't be used.
+    """
+    progress = progress or SilentProgress()
+    supernet, manifest = load_supernet(source), load_manifest(source)
+    draw = (
+        largest_only(supernet.space)
+        if random_subnets is None
+        else sandwich(supernet.space, supernet.removal_probabilities(), random_subnets)
+    )
+    datasets = [open_dataset(folder, "train") for folder in data]
+    log = train(
+        supernet,
+        datasets,
+        settings=settings,
+        draw_subnets=draw,
+        directory=out,
+        validate=validation(data, framing=manifest.framing, max_views=VALIDATION_VIEWS),
+        progress=progress,
+    )
+    entry: dict[str, float | int | str] = {
+        "data": ", ".join(dataset.name for dataset in datasets),
+        "random_subnets": "none" if random_subnets is None else random_subnets,
+        "learning_rate": settings.learning_rate,
+        "images_per_step": settings.batch.images,
+        **(log[-1] if log else {}),
+    }
+    manifest = manifest.model_copy(update={"history": (*manifest.history, entry)})
+    save_supernet(out, supernet, manifest, half=half)
+    return supernet, manifest

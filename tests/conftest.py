@@ -1,0 +1,24 @@
+"""What all tests share: one thread, seeded examples, and the tiny model of `tiny.py`."""
+
+import pytest
+import torch
+from hypothesis import settings
+from tiny import tiny_space, tiny_supernet
+
+# The tests run in one process per core: threads of their own would only get in the way.
+torch.set_num_threads(1)
+# Derandomised, so that what passed passes again; without a deadline, since tests time nothing.
+settings.register_profile("hwsearch", derandomize=True, deadline=None, database=None)
+settings.load_profile("hwsearch")
+
+
+@pytest.fixture
+def space():
+    """The tiny model's search space."""
+    return tiny_space()
+
+
+@pytest.fixture
+def supernet():
+    """A fresh tiny supernet with random parameters."""
+    return tiny_supernet()

@@ -1,0 +1,144 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from laboratory import Lab
+
+from hwsearch.errors import UsageError
+from hwsearch.progress import SilentProgress
+from hwsearch.records import SubnetConfig
+from hwsearch.search.accuracy_cache import AccuracyContext
+from hwsearch.search.study import StudyIdentity, SubnetStudy
+from hwsearch.space import SearchSpace
+
+OpenStudy = Callable[..., SubnetStudy]
+
+TARGET_MS = 12.0
+
+
+@pytest.fixture
+def identity(context: AccuracyContext):
+    return StudyIdentity(
+        accuracy=context,
+        space_digest="cc",
+        target_fingerprint="dd",
+        scope="full",
+        target_latency_ms=TARGET_MS,
+    )
+
+
+@pytest.fixture
+def open_study(space: SearchSpace, storage: str, identity: StudyIdentity, lab: Lab):
+    def open_(name: str = "leaves", **changes: object) -> SubnetStudy:
+        arguments = {
+            "storage": storage,
+            "identity": identity,
+            "space": space,
+            "objectives": lab.objectives,
+            "seed": 0,
+        }
+        return SubnetStudy(name=name, **(arguments | changes))
+
+    return open_
+
+
+def test_a_resumed_study_goes_on_as_an_uninterrupted_one(open_study: OpenStudy):
+    whole = open_study("whole")
+    whole.run_until(14, progress=SilentProgress())
+    for total in (4, 9, 14):
+        open_study("parts").run_until(total, progress=SilentProgress())
+        assert len(open_study("parts").judged) == total
+    assert open_study("parts").judged == whole.judged
+
+
+def test_no_subnet_is_judged_twice_and_none_that_misses_the_target(
+    open_study: OpenStudy, lab: Lab, space: SearchSpace
+):
+    study = open_study()
+    study.run_until(18, progress=SilentProgress())
+    subnets = [row.subnet for row in study.judged]
+    assert len(set(subnets)) == len(subnets) == 18
+    assert lab.evaluated == subnets
+    extremes = {space.largest, space.smallest}
+    assert all(r.upper_ms <= TARGET_MS for r in study.judged if r.subnet not in extremes)
+    assert extremes <= set(subnets)
+
+
+def test_a_finished_study_runs_nothing(open_study: OpenStudy, lab: Lab):
+    open_study().run_until(6, progress=SilentProgress())
+    asked = len(lab.evaluated)
+    open_study().run_until(6, progress=SilentProgress())
+    assert len(lab.evaluated) == asked
+
+
+def test_an_exhausted_space_ends_the_study(
+    open_study: OpenStudy,
+    identity: StudyIdentity,
+    lab: Lab,
+    subnets: list[SubnetConfig],
+    space: SearchSpace,
+):
+    within = {config for config in subnets if lab.upper([config])[0] <= 7.2}
+    study = open_study(identity=identity.model_copy(update={"target_latency_ms": 7.2}))
+    study.run_until(100, progress=SilentProgress())
+    assert 2 < len(within) < 10
+    assert {row.subnet for row in study.judged} == {*within, space.largest}
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("space_digest", "another space digest"),
+        ("target_fingerprint", "another target fingerprint"),
+        ("target_latency_ms", "another target latency ms"),
+    ],
+)
+def test_a_study_for_another_purpose_is_refused(
+    open_study: OpenStudy, identity: StudyIdentity, field: str, words: str
+):
+    open_study()
+    changed = {"target_latency_ms": 13.0}.get(field, "other")
+    with pytest.raises(UsageError, match=words):
+        open_study(identity=identity.model_copy(update={field: changed}))
+
+
+def test_a_study_on_other_data_is_refused(
+    open_study: OpenStudy, identity: StudyIdentity, context: AccuracyContext
+):
+    open_study()
+    other = context.model_copy(update={"data_fingerprint": "ff"})
+    with pytest.raises(UsageError, match=r"another data fingerprint \(bb, now ff\)"):
+        open_study(identity=identity.model_copy(update={"accuracy": other}))
+
+
+def test_a_study_of_someone_else_is_refused(open_study: OpenStudy, storage: str):
+    optuna = pytest.importorskip("optuna")
+    foreign = optuna.create_study(study_name="theirs", storage=storage)
+    foreign.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(UsageError, match="not made by hwsearch"):
+        open_study("theirs")
+
+
+@pytest.mark.parametrize("url", ["study.db", "nope://x", "sqlite:////no/such/folder/study.db", ""])
+def test_an_unusable_storage_is_one_sentence(open_study: OpenStudy, url: str):
+    with pytest.raises(UsageError, match="give an Optuna storage URL") as caught:
+        open_study(storage=url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failed_evaluation_is_tried_again(open_study: OpenStudy, lab: Lab, space: SearchSpace):
+    class Broken:
+        def __init__(self) -> None:
+            self.left = 1
+
+        def __call__(self, config: SubnetConfig) -> float:
+            if self.left:
+                self.left -= 1
+                raise RuntimeError("out of memory")
+            return lab.evaluate(config)
+
+    objectives = replace(lab.objectives, evaluate=Broken())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        open_study(objectives=objectives).run_until(4, progress=SilentProgress())
+    open_study(objectives=objectives).run_until(4, progress=SilentProgress())
+    assert open_study().judged[0].subnet == space.largest
