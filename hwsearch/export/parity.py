@@ -85,7 +85,10 @@ def check_parity(
             frame = preprocess(image, how)
             boxes, points = _draw_prompts(rng, how.resolution)
             expected = _run_torch(sam, frame, boxes, points)
-            pairs.append((expected, _run_exported(encoder, decoder, frame, boxes, points)))
+            got = _run_exported(encoder, decoder, frame, boxes, points)
+            _require_finite(expected, "model's weights")
+            _require_finite(got, "exported files")
+            pairs.append((expected, got))
     parity = _compare(pairs, threshold=how.mask_threshold)
     _gate(parity, limits or ParityLimits())
     return parity
@@ -224,8 +227,16 @@ def _max_error(want: Floats, got: Floats) -> float:
     return float(np.abs(want - got).max())
 
 
+def _require_finite(outputs: _Outputs, who: str) -> None:
+    arrays = (outputs.embeddings, outputs.logits, outputs.ious)
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ExportError(
+            f"The {who} give infinite or undefined numbers, so the export can't be checked: "
+            "look at the weights, and for low precision at overflow."
+        )
+
+
 def _gate(parity: Parity, limits: ParityLimits) -> None:
-    # Written so that a NaN fails.
     faults = [
         fault
         for reached, fault in (

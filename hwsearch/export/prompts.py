@@ -45,7 +45,7 @@ def encode_prompt(
         coords = np.concatenate([to_frame(coords, size, resolution), np.zeros((1, 2))])
         kinds = np.append(kinds, PADDING_LABEL)
     else:
-        corners = _check_boxes(np.asarray(box, np.float64).reshape(-1, 4), one=True)
+        corners = _check_boxes(np.atleast_2d(np.asarray(box, np.float64)), one=True)
         coords = to_frame(np.concatenate([coords, corners[0]]), size, resolution)
         kinds = np.append(kinds, BOX_LABELS)
     return coords.astype(np.float32)[None], kinds.astype(np.float32)[None]

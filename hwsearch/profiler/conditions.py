@@ -8,7 +8,7 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
+import psutil
 
 from hwsearch.records import Conditions
 from hwsearch.runtime.hardware import cpu_name, physical_cores

@@ -14,7 +14,7 @@ from hwsearch.runtime.hardware import cpu_name, gpu_names, logical_cores, physic
 _CPU_RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 _CUDA_RUNTIMES: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
 _PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
-    "onnxruntime": ("fp32", "int8"),
+    "onnxruntime": ("fp32",),
     "openvino": ("fp32", "bf16"),
     "tensorrt": ("fp32", "fp16", "int8"),
     "tensorrt-rtx": ("fp32", "fp16", "int8"),

@@ -8,7 +8,7 @@ import os
 import platform
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
+import psutil
 
 from hwsearch.errors import DeviceError
 

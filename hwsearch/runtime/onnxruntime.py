@@ -37,7 +37,7 @@ _ONLY_FATAL_MESSAGES = 4
 class OnnxRuntimeRunner:
     """An ONNX file opened with ONNX Runtime's CPU provider.
 
-    The file carries the precision (fp32, or int8 after quantisation); nothing is converted here.
+    The precision is that of the file; nothing is converted here.
 
     Args:
         path: the ONNX file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,6 +140,7 @@ def load_error(runtime: str, path: Path, error: Exception) -> DeviceError:
     # OpenVINO puts the C++ source lines that the error passed through before its message.
     lines = [line for line in lines if not line.startswith(("Exception from", "Check '"))] or lines
     reason = lines[0] if lines else type(error).__name__
+    reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", reason)
     return DeviceError(
         f"{runtime} can't load {path}: {reason.rstrip('.')}. The file may be cut short; "
         "export it again."

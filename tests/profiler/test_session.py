@@ -280,7 +280,7 @@ def test_models_get_an_image_and_a_box(tmp_path: Path, reference: Subject) -> No
     machine = Machine()
     runners = []
 
-    def remember(path: Path):  # noqa: ANN202
+    def remember(path: Path):
         runners.append(machine.open(path))
         return runners[-1]
 

@@ -41,8 +41,8 @@ def test_cpu_means_onnxruntime_on_the_physical_cores() -> None:
 
 
 def test_what_is_asked_for_is_kept() -> None:
-    target = resolve_target(device="cpu", precision="int8", threads=8, batch=2)
-    assert (target.precision, target.threads, target.batch) == ("int8", 8, 2)
+    target = resolve_target(device="cpu", threads=8, batch=2)
+    assert (target.precision, target.threads, target.batch) == ("fp32", 8, 2)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_is_asked_for_is_kept() -> None:
         ({"device": "cpu", "runtime": "tensorrt"}, "take onnxruntime or openvino"),
         ({"device": "cpu", "runtime": "torch"}, "take onnxruntime or openvino"),
         ({"device": "cuda", "runtime": "onnxruntime"}, "take tensorrt or tensorrt-rtx"),
-        ({"device": "cpu", "precision": "fp16"}, "'fp16' can't be used.*take fp32 or int8"),
+        ({"device": "cpu", "precision": "fp16"}, "'fp16' can't be used.*take fp32"),
         ({"device": "cpu", "precision": "fp31"}, "there is no such precision"),
         ({"device": "cpu", "threads": 0}, "may use 1 to 8"),
         ({"device": "cpu", "threads": 9}, "may use 1 to 8"),

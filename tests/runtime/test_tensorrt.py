@@ -198,7 +198,8 @@ def test_no_gpu_is_a_sentence(folder: Path, tmp_path: Path):
         logger.log("error", "CUDA initialization\n failure with error: 35.")
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
-    module = SimpleNamespace(ILogger=Logger, IProgressMonitor=object, Builder=refuse)
+    module = ModuleType("without_gpu")
+    module.__dict__.update(ILogger=Logger, IProgressMonitor=object, Builder=refuse)
     trt = TensorRT(module=module, flavour="tensorrt", version="10.16.1")
     with pytest.raises(DeviceError, match=r"here: CUDA initialization failure with error: 35\.$"):
         build_engine(

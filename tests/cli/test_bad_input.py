@@ -1,0 +1,150 @@
+"""What a user gets wrong: one sentence on stderr, a non-zero exit, nothing half-written."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from PIL import Image
+from tiny import randomised_sam
+
+from hwsearch.cli.main import run
+
+
+class Payload:
+    """Would write a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.fixture
+def fails(capsys):
+    """Run a command that has to fail; what it says."""
+
+    def check(*arguments, code):
+        assert run([str(argument) for argument in arguments]) == code
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "Traceback" not in printed.err
+        lines = [line for line in printed.err.splitlines() if line.startswith("hwsearch: ")]
+        assert len(lines) == 1, printed.err
+        return lines[0]
+
+    return check
+
+
+def build(checkpoint, tmp_path, *more):
+    return (
+        *("supernet", "build", "--checkpoint", checkpoint, "--data", "scenes"),
+        *("--out", tmp_path / "out", *more),
+    )
+
+
+def test_a_missing_checkpoint(fails, tmp_path):
+    assert "no checkpoint file" in fails(*build(tmp_path / "none.pth", tmp_path), code=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_checkpoint(fails, tmp_path):
+    whole = tmp_path / "whole.pth"
+    torch.save(randomised_sam(0).state_dict(), whole)
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(whole.read_bytes()[:5000])
+    assert "damaged" in fails(*build(cut, tmp_path), code=1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_runs_code(fails, tmp_path, zipped):
+    marker = tmp_path / "was-run"
+    evil = tmp_path / "evil.pth"
+    if zipped:
+        torch.save({"weight": Payload(str(marker))}, evil)
+    else:
+        evil.write_bytes(pickle.dumps({"weight": Payload(str(marker))}))
+    fails(*build(evil, tmp_path), code=1)
+    assert not marker.exists()
+
+
+def test_a_wrong_model(fails, tmp_path):
+    checkpoint = tmp_path / "tiny.pth"
+    torch.save(randomised_sam(0).state_dict(), checkpoint)
+    message = fails(*build(checkpoint, tmp_path, "--model", "vit_b"), code=1)
+    assert "not vit_b" in message
+    assert "--model custom" in message
+    assert "vit_b, vit_l" in fails(*build(checkpoint, tmp_path, "--model", "vit_x"), code=2)
+
+
+def coco(folder, *, file_name="a.png", segmentation=None):
+    (folder / "images").mkdir(parents=True)
+    Image.new("RGB", (32, 24)).save(folder / "images" / "a.png")
+    annotation = {
+        "id": 7,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [2, 2, 10, 10],
+        "area": 100,
+        "iscrowd": 0,
+        "segmentation": [[2, 2, 12, 2, 12, 12, 2, 12]] if segmentation is None else segmentation,
+    }
+    content = {
+        "images": [{"id": 1, "file_name": file_name, "width": 32, "height": 24}],
+        "annotations": [annotation],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    for split in ("train", "val"):
+        (folder / f"annotations_{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [({"file_name": "gone.png"}, "gone.png"), ({"segmentation": []}, "7")],
+    ids=["a missing image", "an empty mask list"],
+)
+def test_faulty_coco_data(fails, tmp_path, fault, said):
+    checkpoint = tmp_path / "tiny.pth"
+    torch.save(randomised_sam(0).state_dict(), checkpoint)
+    data = coco(tmp_path / "data", **fault)
+    message = fails(
+        *("supernet", "build", "--checkpoint", checkpoint, "--data", data),
+        *("--out", tmp_path / "out"),
+        code=1,
+    )
+    assert said in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["0", "soon", "-3ms", "nan", "1e999", "40 minutes", ""])
+def test_a_target_that_is_no_latency(fails, tmp_path, text):
+    message = fails(
+        *("search", f"--target-latency={text}", "--data", "scenes", "--workspace", tmp_path), code=2
+    )
+    assert "40ms" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_here(fails, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    for command in (
+        ("profile", "--device", "cuda"),
+        ("search", "--device", "cuda", "--target-latency", "5ms", "--data", "scenes"),
+    ):
+        assert "NVIDIA" in fails(*command, "--workspace", tmp_path, code=1)
+    assert "cpu, cuda" in fails("profile", "--device", "tpu", "--workspace", tmp_path, code=2)
+
+
+def test_things_that_are_not_there(fails, tmp_path):
+    assert "supernet.json" in fails("supernet", "evaluate", tmp_path, "--data", "scenes", code=1)
+    assert "no finished study" in fails("report", "--study", "x", "--workspace", tmp_path, code=1)
+    assert "can't be named" in fails("report", "--study", "../x", "--workspace", tmp_path, code=2)
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    predict = ("predict", tmp_path, picture, "--out", tmp_path / "o.png", "--box")
+    assert "no bundle" in fails(*predict, "1,1,5,5", code=1)
+    assert "no box" in fails(*predict, "5,5,1,1", code=2)

@@ -1,0 +1,47 @@
+"""The figures that a training logs."""
+
+import pytest
+from tiny import Pictures, picture, rectangle, subnet, tiny_supernet
+
+from hwsearch.evaluation import evaluate
+from hwsearch.space import SearchSpace
+from hwsearch.supernet.supernet import Supernet
+from hwsearch.supernet.training import validation
+
+SETS = {
+    name: Pictures([picture([rectangle((64, 64), 8, 8, 8 + side, 40)])], name=name, split="val")
+    for name, side in (("leaves", 20), ("nuclei", 44))
+}
+
+
+@pytest.fixture(autouse=True)
+def opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_dataset(source: str, split: str) -> Pictures:
+        assert split == "val"
+        return SETS[source]
+
+    monkeypatch.setattr(validation, "open_dataset", open_dataset)
+
+
+def test_largest_and_smallest_are_judged_on_each_source(supernet: Supernet):
+    validate = validation.validation(["leaves", "nuclei"], framing="image", max_views=4)
+    figures = validate(supernet)
+    names = {f"{size}/{data}" for size in ("largest", "smallest") for data in (*SETS, "mean")}
+    assert figures.keys() == names
+    for size in ("largest", "smallest"):
+        config = getattr(supernet.space, size)
+        (leaves,) = validation.validation_sets(["leaves"], framing="image", max_views=4)
+        assert figures[f"{size}/leaves"] == evaluate(supernet.extract(config), leaves).miou
+        both = [figures[f"{size}/{data}"] for data in SETS]
+        assert figures[f"{size}/mean"] == pytest.approx(sum(both) / 2)
+
+
+def test_a_space_of_one_subnet_is_judged_once():
+    supernet = tiny_supernet()
+    fields = supernet.space.model_dump()
+    fields |= {"resolutions": (128,), "min_depth": 4}
+    fields["layers"] = [layer | {"mlp_widths": (64,), "heads": (4,)} for layer in fields["layers"]]
+    supernet.space = SearchSpace.model_validate(fields)
+    assert supernet.space.smallest == subnet()
+    figures = validation.validation(["leaves"], framing="image", max_views=4)(supernet)
+    assert figures.keys() == {"largest/leaves", "largest/mean"}
