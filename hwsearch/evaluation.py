@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -100,18 +101,25 @@ def _object_views(
     max_views: int | None,
     rng: np.random.Generator,
 ) -> list[View]:
-    """One object of each image, then a second one of each, until there are enough."""
-    counts = {int(index): len(dataset[int(index)].instances) for index in order}
+    """One object of each image, then a second one of each, until there are enough.
+
+    Images are read only as far as they are needed, since a data set may have thousands.
+    """
+    most = math.inf if max_views is None else max_views
+    left: dict[int, list[int]] = {}
     chosen: list[tuple[int, int]] = []
-    shuffled = {index: rng.permutation(count) for index, count in counts.items()}
-    most = max_views if max_views is not None else sum(counts.values())
-    for turn in range(max(counts.values(), default=0)):
-        chosen += [(i, int(shuffled[i][turn])) for i in counts if turn < counts[i]]
+    for index in order.tolist():
         if len(chosen) >= most:
             break
+        objects = rng.permutation(len(dataset[index].instances)).tolist()
+        if objects:
+            chosen.append((index, objects.pop()))
+            left[index] = objects
+    while len(chosen) < most and any(left.values()):
+        chosen += [(index, objects.pop()) for index, objects in left.items() if objects]
     views = [
         object_view(dataset[image], instance, context=OBJECT_CONTEXT)
-        for image, instance in sorted(chosen[:most])
+        for image, instance in sorted(chosen[:max_views])
     ]
     return [View(view.image, view.masks[:1], view.boxes[:1]) for view in views]
 

@@ -241,7 +241,7 @@ def test_a_choice_is_named_by_all_that_it_depends_on(shades: Pictures):
 
 def test_the_choice_depends_on_the_seed(shades: Pictures):
     first, again, other = (
-        evaluation_set(shades, framing="object", max_views=4, seed=seed) for seed in (0, 0, 1)
+        evaluation_set(shades, framing="object", max_views=4, seed=seed) for seed in (0, 0, 2)
     )
     assert all(
         np.array_equal(one.image, two.image)

@@ -48,32 +48,32 @@ def upscale_masks(low_res: Floats, *, resolution: int, size: Size) -> Floats:
     """Low-resolution logits (…×4G×4G) to logits of the original image (…×H×W).
 
     As `Sam.postprocess_masks`: bilinear to the input frame, padding cut off, bilinear to the
-    original size. Both steps are linear and work on rows and columns apart, so they are
-    one matrix for the rows and one for the columns.
+    original size.
     """
-    rows, columns = (
-        _interpolation(inner, side) @ _interpolation(low, resolution)[:inner]
-        for low, inner, side in zip(
-            low_res.shape[-2:], fit_long_side(size, resolution), size, strict=True
-        )
-    )
-    upscaled: Floats = rows @ low_res @ columns.T
-    return upscaled
+    height, width = fit_long_side(size, resolution)
+    frame = _interpolate(low_res, -2, resolution, keep=height)
+    frame = _interpolate(frame, -1, resolution, keep=width)
+    return _interpolate(_interpolate(frame, -2, size[0]), -1, size[1])
 
 
-def _interpolation(length: int, new_length: int) -> Floats:
-    """The new_length×length matrix of bilinear interpolation along one axis.
+def _interpolate(values: Floats, axis: int, length: int, *, keep: int | None = None) -> Floats:
+    """Linear interpolation along one axis to `length` places, of which the first `keep` are made.
 
-    `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`, with its float32
-    arithmetic for the places.
+    Rows and columns one after the other are `torch.nn.functional.interpolate(mode="bilinear",
+    align_corners=False)`, with its float32 arithmetic for the places. Products of matrices would
+    be shorter, but BLAS threads cost 100 ms where the cores are busy.
     """
-    scale = np.float32(length / new_length)
-    places = np.maximum(scale * (np.arange(new_length, dtype=np.float32) + 0.5) - 0.5, 0)
-    left = np.minimum(places.astype(np.int64), length - 1)
-    right = np.minimum(left + 1, length - 1)
-    share = (places - left).astype(np.float32)
-    matrix = np.zeros((new_length, length), np.float32)
-    index = np.arange(new_length)
-    matrix[index, left] += 1 - share
-    matrix[index, right] += share
-    return matrix
+    old_length = values.shape[axis]
+    scale = np.float32(old_length / length)
+    places = np.arange(keep or length, dtype=np.float32)
+    places = np.maximum(scale * (places + np.float32(0.5)) - np.float32(0.5), 0)
+    left = np.minimum(places.astype(np.int64), old_length - 1)
+    share = places - left.astype(np.float32)
+    if axis == -2:
+        share = share[:, None]
+    start: Floats = values.take(left, axis)
+    change = values.take(np.minimum(left + 1, old_length - 1), axis)
+    change -= start
+    change *= share
+    start += change
+    return start
