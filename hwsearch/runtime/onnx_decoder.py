@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 
 import torch
-from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.mask_decoder import MLP
 from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ def _write_tokens(graph: GraphWriter, labels: str, sparse: str, decoder: MaskDec
 
 
 def _write_transformer(
-    graph: GraphWriter, tokens: str, image: str, positions: Tensor, transformer: nn.Module
+    graph: GraphWriter, tokens: str, image: str, positions: Tensor, transformer: TwoWayTransformer
 ) -> tuple[str, str]:
     """P×T×C tokens and 1×I×C image to P×T×C and P×I×C."""
     place = graph.weight("image_pe", positions)
@@ -183,7 +184,7 @@ def _write_heads(
     """P×T×C tokens and P×I×C image to P×M×4G×4G mask logits and P×M predicted IoUs."""
     masks, channels = decoder.num_mask_tokens, decoder.transformer_dim
     image = graph.reshape(graph.transpose(image, 0, 2, 1), 0, channels, grid, grid)
-    upscaled = _write_upscaling(graph, image, decoder.output_upscaling)
+    upscaled = _write_upscaling(graph, image, decoder)
     pixels = graph.reshape(upscaled, 0, channels // 8, 16 * grid * grid)
 
     ranges = (graph.integers(1), graph.integers(1 + masks), graph.integers(1))
@@ -200,9 +201,9 @@ def _write_heads(
     return low_res, graph.node("Sigmoid", iou) if head.sigmoid_output else iou
 
 
-def _write_upscaling(graph: GraphWriter, image: str, upscaling: nn.Sequential) -> str:
+def _write_upscaling(graph: GraphWriter, image: str, decoder: MaskDecoder) -> str:
     """P×C×G×G to P×C/8×4G×4G."""
-    first, norm, first_act, second, second_act = upscaling
+    first, norm, first_act, second, second_act = decoder.output_upscaling
     with graph.scope("output_upscaling"):
         value = _write_transposed_convolution(graph, "0", image, first)
         value = graph.transpose(value, 0, 2, 3, 1)
@@ -216,7 +217,9 @@ def _write_transposed_convolution(
     graph: GraphWriter, name: str, value: str, layer: nn.ConvTranspose2d
 ) -> str:
     with graph.scope(name):
-        weights = (graph.weight("weight", layer.weight), graph.weight("bias", layer.bias))
+        weights = [graph.weight("weight", layer.weight)]
+        if layer.bias is not None:
+            weights.append(graph.weight("bias", layer.bias))
         return graph.node(
             "ConvTranspose",
             value,
@@ -241,9 +244,9 @@ def _write_hypernetworks(graph: GraphWriter, mask_tokens: str, networks: list[ML
     return graph.transpose(value, 1, 0, 2)
 
 
-def _norm(graph: GraphWriter, name: str, value: str, norm: nn.Module) -> str:
+def _norm(graph: GraphWriter, name: str, value: str, norm: nn.LayerNorm | LayerNorm2d) -> str:
     return graph.layer_norm(name, value, weight=norm.weight, bias=norm.bias, epsilon=norm.eps)
 
 
-def _add_norm(graph: GraphWriter, name: str, value: str, change: str, norm: nn.Module) -> str:
+def _add_norm(graph: GraphWriter, name: str, value: str, change: str, norm: nn.LayerNorm) -> str:
     return _norm(graph, name, graph.node("Add", value, change), norm)

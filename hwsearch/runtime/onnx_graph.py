@@ -96,9 +96,11 @@ class GraphWriter:
         """Add a node with several outputs, and give their names."""
         name = self._unique(operator, prefix="/")
         results = [name] if outputs == 1 else [f"{name}.{index}" for index in range(outputs)]
-        self._nodes.append(
-            helper.make_node(operator, inputs, results, name=name, **(attributes or {}))
+        node = helper.make_node(operator, inputs, results, name=name)
+        node.attribute.extend(
+            helper.make_attribute(key, value) for key, value in (attributes or {}).items()
         )
+        self._nodes.append(node)
         return results
 
     def reshape(self, value: str, *shape: int) -> str:
