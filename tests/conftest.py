@@ -12,6 +12,12 @@ settings.register_profile("hwsearch", derandomize=True, deadline=None, database=
 settings.load_profile("hwsearch")
 
 
+@pytest.fixture(autouse=True)
+def plain_floats() -> None:
+    """Undo ONNX Runtime's `set_denormal_as_zero`, which outlives its session in this thread."""
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def space():
     """The tiny model's search space."""

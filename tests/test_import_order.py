@@ -32,7 +32,6 @@ KEEPERS = {
     "tensorrt": {"hwsearch.runtime"},
     "tensorrt_rtx_bindings": {"hwsearch.runtime"},
     "sklearn": {"hwsearch.predictor", "hwsearch.data.scenes"},
-    "plotly": {"hwsearch.report"},
     "rich": {"hwsearch.cli"},
     "typer": {"hwsearch.cli", "hwsearch.demo.pretrain"},
 }

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from hwsearch.cli import demo, devices, export, fit, predict, profile, report, scenes, search
 from hwsearch.cli.supernet import app as supernet_app
 from hwsearch.errors import HwsearchError
 
+
+class StoppedError(HwsearchError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130
+
+
+class Commands(TyperGroup):
+    """The commands; an interruption is reported like any other expected end."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer's own class, not a public one
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError("Stopped; the same command goes on where it was.") from None
+
+
 app = typer.Typer(
     name="hwsearch",
+    cls=Commands,
     help="Find the Segment Anything model that fits a device.",
     no_args_is_help=True,
     add_completion=False,
@@ -31,8 +51,6 @@ app.command("export")(export.export)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
 
-INTERRUPTED = 130
-
 
 def main() -> None:
     """Run the command line; an expected error is one sentence on stderr and an exit code."""
@@ -42,20 +60,17 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code."""
     try:
-        result = app(args=arguments, standalone_mode=False)
+        app(args=arguments)
+    except SystemExit as end:  # Typer ends so, after showing what was wrong with the arguments
+        return end.code if isinstance(end.code, int) else 0
     except HwsearchError as error:
         return _fail(str(error), error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("Stopped; the same command goes on where it was.", INTERRUPTED)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         return _fail(f"The system refused{place}: {error.strerror or error}.", 1)
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"hwsearch: {message}", err=True)
+    typer.echo(f"hwsearch: {message}", err=True)
     return code

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from hwsearch.errors import UsageError
@@ -96,7 +95,7 @@ def parse_framing(text: str | None, default: str) -> Any:  # noqa: ANN401 - a Li
 def print_result(result: object, *, as_json: bool, lines: list[str]) -> None:
     """Print a result on stdout: as one JSON object, or as lines for people."""
     if as_json:
-        click.echo(json.dumps(result))
+        typer.echo(json.dumps(result))
         return
     for line in lines:
-        click.echo(line)
+        typer.echo(line)

@@ -148,3 +148,27 @@ def test_things_that_are_not_there(fails, tmp_path):
     predict = ("predict", tmp_path, picture, "--out", tmp_path / "o.png", "--box")
     assert "no bundle" in fails(*predict, "1,1,5,5", code=1)
     assert "no box" in fails(*predict, "5,5,1,1", code=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["search"], "--target-latency"),
+        (["no-such-command"], "no-such-command"),
+        (["profile", "--device", "cpu", "--samples", "many"], "--samples"),
+        (["supernet", "train", "demo"], "--data"),
+    ],
+)
+def test_arguments_that_are_missing_or_wrong(capsys, arguments, said):
+    assert run(arguments) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_an_interruption_says_that_the_command_can_go_on(fails, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hwsearch.runtime.devices.list_devices", interrupted)
+    assert "goes on where it was" in fails("devices", code=130)

@@ -85,9 +85,16 @@ def save_state(directory: Path, state: TrainingState, step: int) -> None:
 
 
 def append_log(directory: Path, line: dict[str, float]) -> None:
-    """Add one line to the log."""
-    with (directory / LOG_NAME).open("a") as file:
+    """Add one line to the log, and to TensorBoard's where that is installed (extra `train`)."""
+    with (directory / LOG_NAME).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(str(directory / "tensorboard")) as writer:
+        for name, value in line.items():
+            writer.add_scalar(name, value, int(line["step"]))
 
 
 def _read_log(directory: Path, step: int) -> list[dict[str, float]]:
