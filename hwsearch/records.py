@@ -311,11 +311,14 @@ class SearchResult(Record):
     study: str
     supernet: str
     supernet_id: str
+    weights_digest: str
     target: Target
     scope: Scope
     target_latency_ms: Milliseconds
     data: str
     framing: Framing
+    max_views: PositiveInt
+    seed: Index
     split: str
     final_split: str
     trials: PositiveInt

@@ -229,11 +229,18 @@ def default_space(
     """
     resolutions = resolutions or default_resolutions(geometry)
     for resolution in resolutions:
-        if resolution % geometry.patch_size or resolution > geometry.image_size:
+        if resolution % geometry.patch_size or not 0 < resolution <= geometry.image_size:
             raise UsageError(
                 f"Resolution {resolution} can't be used: take multiples of {geometry.patch_size} "
                 f"up to {geometry.image_size}."
             )
+    if geometry.image_size not in resolutions:
+        raise UsageError(
+            f"The resolutions {list(resolutions)} lack the model's own: add {geometry.image_size}, "
+            "so that the largest subnet is the model itself."
+        )
+    _check_ratios("MLP width", width_ratios)
+    _check_ratios("head", head_ratios)
     widths = tuple(sorted({_round_width(geometry.mlp_width * ratio) for ratio in width_ratios}))
     heads = tuple(sorted({max(1, round(geometry.heads * ratio)) for ratio in head_ratios}))
     layers = tuple(
@@ -253,6 +260,14 @@ def default_space(
         min_depth=depth,
         removal_order=removal_order or tuple(range(geometry.depth - 1, 0, -1)),
     )
+
+
+def _check_ratios(name: str, ratios: tuple[float, ...]) -> None:
+    if 1.0 not in ratios or not all(0 < ratio <= 1 for ratio in ratios):
+        raise UsageError(
+            f"The {name} ratios {list(ratios)} can't be used: take shares above 0 up to 1, and 1 "
+            "among them, so that the largest subnet is the model itself."
+        )
 
 
 def default_resolutions(geometry: SamGeometry) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwsearch.cli.options import JsonOption, SeedOption, WorkspaceOption, print_result
+from hwsearch.cli.options import JsonOption, StaleOption, WorkspaceOption, print_result
 from hwsearch.errors import UsageError
 
 FORMATS = ("onnx", "tensorrt")
@@ -32,7 +32,7 @@ def export(
         str | None, typer.Option(help="The supernet; default: the one that the study names.")
     ] = None,
     workspace: WorkspaceOption = Path(),
-    seed: SeedOption = 0,
+    allow_stale: StaleOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a chosen subnet as a bundle of ONNX files and TensorRT engines.
@@ -68,18 +68,20 @@ def export(
             out=out,
             pick=pick,
             engines=EngineOptions(gpu_archs=archs) if "tensorrt" in formats else None,
-            seed=seed,
+            allow_stale=allow_stale,
             progress=progress,
         )
     manifest = read_manifest(bundle)
     if manifest.latency is None or manifest.accuracy is None:
         raise AssertionError("a sealed bundle of a study has its latency and accuracy")
     latency_ms = manifest.latency.latency_ms()
+    target_ms = load_study(place, study).result.target_latency_ms
     print_result(
         {
             "bundle": str(bundle),
             "subnet": manifest.subnet.model_dump(),
             "latency_ms": latency_ms,
+            "target_latency_ms": target_ms,
             "miou": manifest.accuracy.miou,
             "parity": manifest.parity.model_dump(),
             "files": {file: digest.bytes for file, digest in manifest.files.items()},
@@ -87,8 +89,9 @@ def export(
         as_json=as_json,
         lines=[
             f"Wrote {bundle}: {', '.join(manifest.files)}.",
-            f"{latency_ms:.2f} ms measured on these files; mIoU {manifest.accuracy.miou:.4f} "
-            f"({manifest.accuracy.split}); parity with PyTorch: mask IoU "
-            f"{manifest.parity.mask_iou_mean:.4f}.",
+            f"{latency_ms:.2f} ms measured on these files, {abs(latency_ms / target_ms - 1):.1%} "
+            f"{'over' if latency_ms > target_ms else 'under'} the target of {target_ms:g} ms.",
+            f"mIoU {manifest.accuracy.miou:.4f} ({manifest.accuracy.split}); parity with PyTorch: "
+            f"mask IoU {manifest.parity.mask_iou_mean:.4f}.",
         ],
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -11,6 +13,8 @@ from typer.core import TyperGroup
 from hwsearch.cli import demo, devices, export, fit, predict, profile, report, scenes, search
 from hwsearch.cli.supernet import app as supernet_app
 from hwsearch.errors import HwsearchError
+
+TRACEBACK_VARIABLE = "HWSEARCH_TRACEBACK"
 
 
 class StoppedError(HwsearchError):
@@ -59,6 +63,14 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: typer.echo(
+            f"hwsearch: warning: {message}", err=True
+        )
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         app(args=arguments)
     except SystemExit as end:  # Typer ends so, after showing what was wrong with the arguments
@@ -68,6 +80,15 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         return _fail(f"The system refused{place}: {error.strerror or error}.", 1)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        words = " ".join(str(error).split())[:300]
+        return _fail(
+            f"An error that was not foreseen, {type(error).__name__}: {words} "
+            f"(set {TRACEBACK_VARIABLE}=1 to see where).",
+            1,
+        )
     return 0
 
 

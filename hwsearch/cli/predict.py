@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def predict(
     [bold]Example:[/bold] hwsearch predict bundle cat.jpg --box 40,20,310,280 --out cat-masks.png
     """
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     from hwsearch.export.load import load_bundle
     from hwsearch.report.overlay import draw_overlay
@@ -34,10 +35,10 @@ def predict(
     boxes = np.array([_box(text) for text in box], dtype=np.float32)
     try:
         with Image.open(image) as file:
-            pixels = np.asarray(file.convert("RGB"))
+            pixels = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"There is no image {image}.") from None
-    except (UnidentifiedImageError, OSError):
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
         raise DataError(f"{image} is no image that Pillow can read.") from None
     with load_bundle(bundle, threads=threads) as loaded:
         masks, ious = best_masks(loaded, pixels, boxes)
@@ -61,6 +62,11 @@ def predict(
 
 def _box(text: str) -> tuple[float, ...]:
     numbers = parse_list(text, float, "box")
-    if len(numbers) != 4 or numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
+    if (
+        len(numbers) != 4
+        or not all(map(math.isfinite, numbers))
+        or numbers[0] >= numbers[2]
+        or numbers[1] >= numbers[3]
+    ):
         raise UsageError(f"{text!r} is no box: give x0,y0,x1,y1 with x0 < x1 and y0 < y1.")
     return numbers

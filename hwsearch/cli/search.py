@@ -68,9 +68,14 @@ def search(
     from hwsearch.cli.progress import RichProgress
     from hwsearch.runtime.devices import resolve_target
     from hwsearch.supernet.store import load_manifest, load_supernet
-    from hwsearch.workflow.report import result_summary, summary_lines, write_study_report
+    from hwsearch.workflow.report import (
+        candidate_summary,
+        result_summary,
+        summary_lines,
+        write_study_report,
+    )
     from hwsearch.workflow.search import SearchRequest, search_subnets
-    from hwsearch.workflow.workspace import Workspace
+    from hwsearch.workflow.workspace import Workspace, default_study_name
 
     target = resolve_target(device=device, runtime=runtime, precision=precision, threads=threads)
     place = Workspace(workspace)
@@ -81,7 +86,7 @@ def search(
         target_latency_ms=target_latency_ms,
         data=data,
         framing=parse_framing(framing, manifest.framing),
-        study=study or f"{Path(supernet).name}-{Path(data).name}-{target_latency_ms:g}ms",
+        study=study or default_study_name(supernet, data, target_latency_ms),
         storage=storage,
         trials=trials,
         samples=samples,
@@ -94,7 +99,7 @@ def search(
         page = write_study_report(place, result.study, geometry=loaded.geometry, overlays=())
     print_result(
         result_summary(result, bundle=None, report=page)
-        | {"front": [candidate.model_dump() for candidate in result.front]},
+        | {"front": [candidate_summary(candidate) for candidate in result.front]},
         as_json=as_json,
         lines=[
             *summary_lines(result),

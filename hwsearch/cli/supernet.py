@@ -124,7 +124,9 @@ def train(
     data: Annotated[list[str], typer.Option(help="'scenes' or a data folder; repeat it.")],
     out: Annotated[Path, typer.Option(help="The supernet directory to write.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
-    images: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Images a step; default: 8 at 256 px, 1 at 1024.")
+    ] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Most prompts an image.")] = 4,
     random_subnets: Annotated[
         int, typer.Option(min=0, help="Subnets a step beside the largest and the smallest.")
@@ -152,6 +154,7 @@ def train(
     --out vit_b-trained --steps 10000
     """
     from hwsearch.cli.progress import RichProgress
+    from hwsearch.evaluation import default_batch
     from hwsearch.supernet.store import load_manifest
     from hwsearch.supernet.training.batches import BatchSettings
     from hwsearch.supernet.training.losses import LossWeights
@@ -160,7 +163,7 @@ def train(
 
     if not learning_rate > 0:
         raise UsageError(f"The learning rate has to be positive, not {learning_rate:g}.")
-    framing = load_manifest(supernet).framing
+    manifest = load_manifest(supernet)
     settings = TrainSettings(
         steps=steps,
         learning_rate=learning_rate,
@@ -168,14 +171,14 @@ def train(
         bfloat16=bfloat16,
         seed=seed,
         batch=BatchSettings(
-            images=images,
+            images=images or default_batch(manifest.geometry.image_size),
             prompts=prompts,
-            whole_image_share=1.0 if framing == "image" else 0.2,
+            whole_image_share=1.0 if manifest.framing == "image" else 0.2,
         ),
         loss=LossWeights(bce=0.0, focal=20.0) if focal else LossWeights(),
     )
     with RichProgress() as progress:
-        _, manifest = train_supernet(
+        _, trained = train_supernet(
             supernet,
             data=data,
             out=out,
@@ -184,7 +187,7 @@ def train(
             half=half,
             progress=progress,
         )
-    figures = manifest.history[-1]
+    figures = trained.history[-1]
     print_result(
         {"out": str(out), **figures},
         as_json=as_json,
@@ -207,8 +210,8 @@ def evaluate(
     ] = "largest",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     max_views: Annotated[
-        int | None, typer.Option(min=1, help="At most so many images (or objects) of each set.")
-    ] = None,
+        int, typer.Option(min=1, help="At most so many images (or objects) of each set.")
+    ] = 500,
     framing: FramingOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,

@@ -69,6 +69,7 @@ def pretrain(
             [open_dataset(source, "train") for source in data],
             settings=settings,
             draw_subnets=largest_only(model.space),
+            purpose="pretraining",
             directory=out.parent / f"{out.stem}-training",
             validate=validation(data, framing="object", max_views=96),
             progress=progress,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +24,14 @@ DEMO_DIRECTORY = Path(__file__).parents[1] / "demo"
 
 
 class SupernetManifest(Record):
-    """What a supernet directory says of itself.
+    """What a supernet directory says of itself, and of which weights.
 
     `framing` is how the model expects to see its data, the default of every evaluation.
     `provenance` tells what it was made from; `history` has one entry for each training.
     """
 
     schema_version: Literal[1] = 1
+    weights_sha256: str | None = None
     geometry: SamGeometry
     space: SearchSpace
     importance: tuple[LayerImportance, ...] = ()
@@ -57,7 +59,8 @@ def save_supernet(
     }
     with replace_file(directory / WEIGHTS_NAME) as temporary:
         save_file(weights, temporary)
-    write_text(directory / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
+    stamped = manifest.model_copy(update={"weights_sha256": _sha256(directory / WEIGHTS_NAME)})
+    write_text(directory / MANIFEST_NAME, stamped.model_dump_json(indent=1) + "\n")
 
 
 def load_supernet(path: Path | str) -> Supernet:
@@ -68,7 +71,8 @@ def load_supernet(path: Path | str) -> Supernet:
     """
     directory = supernet_directory(path)
     manifest = load_manifest(directory)
-    state = read_state_dict(directory / WEIGHTS_NAME)
+    weights = directory / WEIGHTS_NAME
+    state = read_state_dict(weights)
     sam = build_sam(manifest.geometry)
     try:
         sam.load_state_dict(state)
@@ -76,6 +80,11 @@ def load_supernet(path: Path | str) -> Supernet:
         raise CheckpointError(
             f"The weights in {directory} do not fit its {MANIFEST_NAME}: build it again."
         ) from None
+    if manifest.weights_sha256 is not None and _sha256(weights) != manifest.weights_sha256:
+        raise CheckpointError(
+            f"{weights} is not the file that {MANIFEST_NAME} describes: one of them was replaced. "
+            "Build or train the supernet again."
+        )
     return Supernet(sam, manifest.geometry, manifest.space, manifest.importance)
 
 
@@ -97,6 +106,11 @@ def load_manifest(path: Path | str) -> SupernetManifest:
     except (ValidationError, UnicodeDecodeError) as error:
         fault = first_fault(error) if isinstance(error, ValidationError) else "no text"
         raise CheckpointError(f"{file} is damaged: {fault}.") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def supernet_directory(path: Path | str) -> Path:

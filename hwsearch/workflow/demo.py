@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwsearch.errors import DeviceError
+from hwsearch.errors import DeviceError, ProfileError
 from hwsearch.export.engines import EngineOptions
 from hwsearch.export.load import load_bundle
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import SearchResult, Target
+from hwsearch.records import SearchResult, Target, short_digest
 from hwsearch.runtime.tensorrt import load_tensorrt
 from hwsearch.supernet.store import load_supernet
 from hwsearch.workflow.accuracy import search_data
@@ -23,7 +23,6 @@ from hwsearch.workflow.search import SearchRequest, search_subnets
 from hwsearch.workflow.showcase import draw_showcase, draw_views
 from hwsearch.workflow.workspace import Workspace
 
-STUDY = "demo"
 DATA = "scenes"
 TARGET_SHARE = 0.6
 SAMPLES = 28
@@ -84,14 +83,23 @@ def run_demo(
     fit_latency_predictor(supernet.geometry, target=target, workspace=workspace, seed=seed)
     store = ProfileStore(workspace.profiles, target)
     configs, latencies_ms = store.read(supernet.id).latencies(include_drifted=True)
-    largest_ms = latencies_ms[configs.index(supernet.space.largest)]
+    measured_ms = dict(zip(configs, latencies_ms, strict=True))
+    largest = supernet.space.largest
+    if largest not in measured_ms:
+        raise ProfileError(
+            f"The largest subnet could not be timed: {store.read(supernet.id).failed[largest.id]}"
+        )
+    target_ms = round(TARGET_SHARE * measured_ms[largest], 2)
+    # Another target, machine or supernet makes another study.
+    purpose = f"{target.fingerprint} {supernet.weights_digest()} {target_ms} {seed}"
+    study = f"demo-{short_digest(purpose, 6)}"
     request = SearchRequest(
         supernet_name="demo",
         target=target,
-        target_latency_ms=round(TARGET_SHARE * largest_ms, 2),
+        target_latency_ms=target_ms,
         data=DATA,
         framing="image",
-        study=STUDY,
+        study=study,
         trials=TRIALS,
         max_views=VIEWS,
         seed=seed,
@@ -104,18 +112,16 @@ def run_demo(
     engines, note = _engines()
     bundle = export_pick(
         supernet,
-        STUDY,
+        study,
         workspace=workspace,
-        out=workspace.study(STUDY) / "bundle",
+        out=workspace.study(study) / "bundle",
         engines=engines,
         settings=SETTINGS,
-        max_views=VIEWS,
-        seed=seed,
         progress=progress,
     )
     progress.log("5/5  Drawing masks and writing the report.")
-    overlays = _overlays(bundle, workspace.study(STUDY) / "overlays", seed, target.threads)
-    page = write_study_report(workspace, STUDY, geometry=supernet.geometry, overlays=overlays)
+    overlays = _overlays(bundle, workspace.study(study) / "overlays", seed, target.threads)
+    page = write_study_report(workspace, study, geometry=supernet.geometry, overlays=overlays)
     return DemoResult(
         search=result,
         profiled=len(store.read(supernet.id).measured_ids),

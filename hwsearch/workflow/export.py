@@ -7,17 +7,18 @@ from pathlib import Path
 from hwsearch.data.framing import View
 from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.evaluation import EvaluationSet, evaluate
-from hwsearch.export.bundle import StagedBundle, stage_bundle
+from hwsearch.export.bundle import stage_bundle
 from hwsearch.export.engines import EngineOptions
 from hwsearch.export.pixels import Pixels
 from hwsearch.profiler.session import SessionSettings, Subject
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Candidate, Measurement, SearchResult
+from hwsearch.records import Candidate, SearchResult
+from hwsearch.runtime.devices import resolve_target
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.accuracy import DEFAULT_VIEWS, search_data
+from hwsearch.workflow.accuracy import search_data
 from hwsearch.workflow.search import load_study
-from hwsearch.workflow.timing import Stopwatch, exported
+from hwsearch.workflow.timing import Stopwatch
 from hwsearch.workflow.workspace import Workspace
 
 PARITY_IMAGES = 4
@@ -32,8 +33,7 @@ def export_pick(
     pick: int | None = None,
     engines: EngineOptions | None = None,
     settings: SessionSettings | None = None,
-    max_views: int = DEFAULT_VIEWS,
-    seed: int = 0,
+    allow_stale: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write the bundle of a study's pick; the manifest's latency is measured on its own files.
@@ -46,13 +46,13 @@ def export_pick(
         pick: which subnet of the front, 0 the fastest; None for the study's pick.
         engines: build TensorRT engines too.
         settings: how carefully to measure.
-        max_views: images or objects that the bundle's accuracy is found on.
-        seed: draws those views.
+        allow_stale: add to a profile that was begun under other versions.
         progress: who shows the steps.
 
     Raises:
         HwsearchError: the study is not finished, belongs to another supernet, or a file can't be
             exported, gated or timed.
+        DeviceError: the study's device is not here.
     """
     progress = progress or SilentProgress()
     result = load_study(workspace, study).result
@@ -61,16 +61,31 @@ def export_pick(
             f"Study {study} searched {result.supernet_id}, not {supernet.id}: "
             f"give --supernet {result.supernet}."
         )
+    if result.weights_digest != supernet.weights_digest():
+        raise HwsearchError(
+            f"Study {study} searched a supernet with other weights than the one given: "
+            "search again, or give the one that was searched with --supernet."
+        )
     candidate = chosen_candidate(result, pick)
+    wanted = result.target
+    target = resolve_target(
+        device=wanted.device,
+        runtime=wanted.runtime,
+        precision=wanted.precision,
+        threads=wanted.threads,
+        batch=wanted.batch,
+    )
     sam = supernet.extract(candidate.subnet)
-    final = search_data(result.data, framing=result.framing, max_views=max_views, seed=seed).final
+    final = search_data(
+        result.data, framing=result.framing, max_views=result.max_views, seed=result.seed
+    ).final
     accuracy = evaluate(sam, final, progress=progress).model_copy(
         update={"split": result.final_split}
     )
     stopwatch = Stopwatch(
         supernet,
-        ProfileStore(workspace.profiles, result.target, allow_stale=True),
-        settings or SessionSettings(seed=seed),
+        ProfileStore(workspace.profiles, target, allow_stale=allow_stale),
+        settings or SessionSettings(seed=result.seed),
         progress,
     )
     with stage_bundle(
@@ -80,12 +95,14 @@ def export_pick(
         subnet=candidate.subnet,
         images=_images(final),
         engines=engines,
-        threads=result.target.threads,
+        threads=target.threads,
         progress=progress,
     ) as staged:
         return staged.seal(
             accuracy=accuracy,
-            latency=_timed(stopwatch, staged),
+            latency=stopwatch.time_files(
+                Subject(subnet=staged.subnet, encoder=staged.encoder, decoder=staged.decoder)
+            ),
             provenance={
                 "study": study,
                 "supernet": result.supernet,
@@ -110,15 +127,6 @@ def chosen_candidate(result: SearchResult, pick: int | None) -> Candidate:
             f"{len(result.front) - 1}, the fastest first."
         )
     return result.front[pick]
-
-
-def _timed(stopwatch: Stopwatch, staged: StagedBundle) -> Measurement:
-    shipped = Subject(subnet=staged.subnet, encoder=staged.encoder, decoder=staged.decoder)
-    with exported(stopwatch.supernet, [stopwatch.reference], stopwatch.progress) as (reference,):
-        (measurement,) = stopwatch.time([shipped], reference=reference)
-    if measurement.error is not None:
-        raise HwsearchError(f"The exported files could not be timed: {measurement.error}")
-    return measurement
 
 
 def _images(final: EvaluationSet) -> list[Pixels]:

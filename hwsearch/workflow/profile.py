@@ -12,13 +12,12 @@ from hwsearch.profiles import Profile, ProfileStore
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import SubnetConfig, Target
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.timing import Stopwatch
+from hwsearch.workflow.timing import ATTEMPTS, Stopwatch
 from hwsearch.workflow.workspace import Workspace
 
 DEFAULT_SAMPLES = 32
 REPEATED_SHARE = 0.25
 MIN_REPEATED = 4
-ATTEMPTS = 3  # what failed, or fell into a time when the machine drifted, gets another chance
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,6 @@ def result_summary(result: SearchResult, *, bundle: Path | None, report: Path) -
 
     `miou` is the accuracy on images that the search never saw, `miou_val` the one it decided by.
     """
-    pick = result.pick
     return {
         "study": result.study,
         "trials": result.trials,
@@ -78,14 +77,18 @@ def result_summary(result: SearchResult, *, bundle: Path | None, report: Path) -
             "miou_val": result.split,
         },
         "largest": _figures(result.largest),
-        "pick": _figures(pick)
-        | {
-            "predicted_ms": pick.predicted_ms,
-            "upper_ms": pick.upper_ms,
-            "subnet": pick.subnet.model_dump(),
-        },
+        "pick": candidate_summary(result.pick),
         "bundle": str(bundle) if bundle else None,
         "report": str(report),
+    }
+
+
+def candidate_summary(candidate: Candidate) -> dict[str, object]:
+    """The JSON form of a subnet that was chosen; `latency_ms` is a measurement."""
+    return _figures(candidate) | {
+        "predicted_ms": candidate.predicted_ms,
+        "upper_ms": candidate.upper_ms,
+        "subnet": candidate.subnet.model_dump(),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from hwsearch.workflow.accuracy import (
 )
 from hwsearch.workflow.fit import fit_latency_predictor
 from hwsearch.workflow.profile import DEFAULT_SAMPLES, profile_supernet
-from hwsearch.workflow.timing import Stopwatch, latencies_or_error
+from hwsearch.workflow.timing import Stopwatch
 from hwsearch.workflow.workspace import Workspace
 
 RESULT_NAME = "result.json"
@@ -39,6 +40,7 @@ COVERAGE = 0.9
 class StudyRecord(Record):
     """What a study's directory keeps: the result, and every subnet that was judged."""
 
+    schema_version: Literal[1] = 1
     result: SearchResult
     candidates: tuple[Candidate, ...]
 
@@ -93,6 +95,7 @@ def search_subnets(
         HwsearchError: whatever the stages raise.
     """
     progress = progress or SilentProgress()
+    result_file = workspace.study(request.study) / RESULT_NAME  # a bad name fails before the work
     data = search_data(
         request.data, framing=request.framing, max_views=request.max_views, seed=request.seed
     )
@@ -100,15 +103,12 @@ def search_subnets(
     store = ProfileStore(workspace.profiles, request.target, allow_stale=request.allow_stale)
     stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=request.seed), progress)
 
-    def measure(configs: Sequence[SubnetConfig]) -> list[float]:
-        return latencies_or_error(configs, stopwatch.measure_all(configs))
-
     outcome = run_search(
         Objectives(
             evaluate=inherited_accuracy(supernet, data.search),
             predict=predictions.predict,
             upper=predictions.upper,
-            measure=measure,
+            measure=stopwatch.latencies_ms,
             refit=predictions.refit,
         ),
         space=supernet.space,
@@ -131,11 +131,14 @@ def search_subnets(
         study=request.study,
         supernet=request.supernet_name,
         supernet_id=supernet.id,
+        weights_digest=supernet.weights_digest(),
         target=request.target,
         scope="full",
         target_latency_ms=request.target_latency_ms,
         data=request.data,
         framing=request.framing,
+        max_views=request.max_views,
+        seed=request.seed,
         split=data.search_split,
         final_split=data.final_split,
         trials=outcome.trials,
@@ -147,7 +150,7 @@ def search_subnets(
         pick=final[outcome.pick.subnet],
     )
     record = StudyRecord(result=result, candidates=outcome.candidates)
-    write_text(workspace.study(request.study) / RESULT_NAME, record.model_dump_json(indent=1))
+    write_text(result_file, record.model_dump_json(indent=1))
     return result
 
 
@@ -204,6 +207,8 @@ def _predictor(
         )
         if predictor.geometry != supernet.geometry:
             raise PredictorError(f"{directory} belongs to another geometry: fit it again.")
+        if predictor.scope != "full":
+            raise PredictorError(f"{directory} predicts the {predictor.scope} alone: fit it again.")
         return predictor
     progress.log(f"No latency predictor for {request.target.name} yet: profiling and fitting.")
     profile_supernet(

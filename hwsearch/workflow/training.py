@@ -55,6 +55,7 @@ def train_supernet(
         settings=settings,
         draw_subnets=draw,
         directory=out,
+        purpose=f"{supernet.weights_digest()} {random_subnets}",
         validate=validation(data, framing=manifest.framing, max_views=VALIDATION_VIEWS),
         progress=progress,
     )

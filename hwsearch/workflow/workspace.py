@@ -10,6 +10,13 @@ from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.records import Target
 
 
+def default_study_name(supernet: str, data: str, target_latency_ms: float) -> str:
+    """A name that tells what is searched, where and under which target."""
+    words = [Path(part).resolve().name for part in (supernet, data)]
+    name = "-".join([*words, f"{target_latency_ms:g}ms"])
+    return re.sub(r"[^\w.+-]+", "_", name).lstrip(".+-")
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A folder with the layout of this project's own repository: profiles, predictors, studies."""

@@ -50,7 +50,9 @@ def test_a_supernet_survives_its_directory(directory: Path, supernet: Supernet):
     assert (loaded.geometry, loaded.space) == (GEOMETRY, supernet.space)
     assert loaded.importance == IMPORTANCE
     assert loaded.removal_probabilities() == {2: 0.7}
-    assert load_manifest(directory) == manifest_of(supernet)
+    manifest = load_manifest(directory)
+    assert manifest.weights_sha256 is not None
+    assert manifest.model_copy(update={"weights_sha256": None}) == manifest_of(supernet)
     assert {path.name for path in directory.iterdir()} == {MANIFEST_NAME, WEIGHTS_NAME}
 
 
@@ -134,3 +136,11 @@ def test_demo_names_the_shipped_supernet():
     assert supernet_directory("demo") == DEMO_DIRECTORY
     assert DEMO_DIRECTORY.name == "demo"
     assert supernet_directory("elsewhere/demo") == Path("elsewhere/demo")
+
+
+def test_weights_of_another_supernet_are_refused(directory: Path, tmp_path: Path):
+    other = tiny_supernet(seed=1)
+    save_supernet(tmp_path / "other", other, manifest_of(other))
+    (tmp_path / "other" / WEIGHTS_NAME).replace(directory / WEIGHTS_NAME)
+    with pytest.raises(CheckpointError, match="was replaced"):
+        load_supernet(directory)

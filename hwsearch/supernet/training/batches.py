@@ -14,8 +14,10 @@ from torch import Tensor
 from hwsearch.data.dataset import Dataset
 from hwsearch.data.framing import View, fit, image_view, low_res_masks, object_view
 from hwsearch.data.prompts import jitter_boxes, random_point
+from hwsearch.errors import DataError
 from hwsearch.sam import PIXEL_MEAN, PIXEL_STD
 
+MOST_DRAWS = 500
 _MEAN, _STD = np.array(PIXEL_MEAN, np.float32), np.array(PIXEL_STD, np.float32)
 
 
@@ -128,8 +130,8 @@ def _draw_view(
     settings: BatchSettings,
     rng: np.random.Generator,
 ) -> View:
-    while True:
-        dataset = datasets[int(rng.integers(len(datasets)))]
+    dataset = datasets[int(rng.integers(len(datasets)))]
+    for _ in range(MOST_DRAWS):
         sample = dataset[int(rng.integers(len(dataset)))]
         if rng.random() < settings.whole_image_share:
             view = image_view(sample)
@@ -143,6 +145,10 @@ def _draw_view(
             if len(chosen) > settings.prompts:
                 chosen = rng.choice(chosen, settings.prompts, replace=False)
             return View(view.image, view.masks[chosen], view.boxes[chosen])
+    raise DataError(
+        f"In {MOST_DRAWS} draws from {dataset.name} no object had {settings.min_object:g} pixels a "
+        f"side at {resolution} px: it can't be trained on as it is shown."
+    )
 
 
 def _large_enough(view: View, resolution: int, least: float) -> NDArray[np.bool_]:

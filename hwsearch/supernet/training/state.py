@@ -13,7 +13,7 @@ from segment_anything.modeling import Sam
 from torch.optim.swa_utils import AveragedModel
 
 from hwsearch.errors import CheckpointError
-from hwsearch.files import replace_file
+from hwsearch.files import replace_file, write_text
 from hwsearch.records import short_digest
 
 if TYPE_CHECKING:
@@ -25,19 +25,22 @@ LOG_NAME = "training.jsonl"
 
 @dataclass
 class TrainingState:
-    """All that has to be kept for a training to go on as if it had never stopped."""
+    """All that has to be kept for a training to go on as if it had never stopped.
+
+    `purpose` tells what is trained on what, beyond the settings.
+    """
 
     sam: Sam
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     settings: TrainSettings
-    space: str
+    purpose: str
     log: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def fingerprint(self) -> str:
         """Digest of the settings; a checkpoint is only resumed under the same ones."""
-        return short_digest(json.dumps([asdict(self.settings), self.space], sort_keys=True))
+        return short_digest(json.dumps([asdict(self.settings), self.purpose], sort_keys=True))
 
 
 def load_state(directory: Path, state: TrainingState) -> int:
@@ -58,13 +61,14 @@ def load_state(directory: Path, state: TrainingState) -> int:
         ) from None
     if fingerprint != state.fingerprint:
         raise CheckpointError(
-            f"{path} belongs to a training with other settings: use the same ones to go on, "
-            "another --out to start anew, or delete the file."
+            f"{path} belongs to a training with other settings, data or weights to start from: use "
+            "the same ones to go on, another --out to start anew, or delete the file."
         )
     state.sam.load_state_dict(kept["model"])
     state.average.load_state_dict(kept["average"])
     state.optimizer.load_state_dict(kept["optimizer"])
     state.log.extend(_read_log(directory, step))
+    write_text(directory / LOG_NAME, "".join(json.dumps(line) + "\n" for line in state.log))
     return step
 
 
@@ -84,8 +88,9 @@ def save_state(directory: Path, state: TrainingState, step: int) -> None:
         )
 
 
-def append_log(directory: Path, line: dict[str, float]) -> None:
+def append_log(directory: Path, state: TrainingState, line: dict[str, float]) -> None:
     """Add one line to the log, and to TensorBoard's where that is installed (extra `train`)."""
+    state.log.append(line)
     with (directory / LOG_NAME).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     try:
@@ -98,8 +103,16 @@ def append_log(directory: Path, line: dict[str, float]) -> None:
 
 
 def _read_log(directory: Path, step: int) -> list[dict[str, float]]:
+    """The lines up to `step`; one that an interruption tore, or that came after, is dropped."""
     path = directory / LOG_NAME
     if not path.exists():
         return []
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    return [line for line in lines if line["step"] <= step]
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and line.get("step", step + 1) <= step:
+            lines.append(line)
+    return lines

@@ -80,6 +80,7 @@ def train(
     settings: TrainSettings,
     draw_subnets: DrawSubnets,
     directory: Path,
+    purpose: str = "",
     validate: Validate | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
@@ -91,6 +92,7 @@ def train(
         settings: how long and how.
         draw_subnets: the subnets of a step, the teacher of in-place distillation first.
         directory: holds the checkpoint of the running training and its log `training.jsonl`.
+        purpose: what is trained by which rule; a checkpoint of another purpose is refused.
         validate: called now and then with the averaged weights in place; its figures are logged.
         progress: who shows the steps.
 
@@ -107,7 +109,8 @@ def train(
         _parameter_groups(trained, settings.weight_decay), lr=settings.learning_rate
     )
     average = AveragedModel(sam, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
-    state = TrainingState(sam, average, optimizer, settings, supernet.space.to_json())
+    about = [purpose, supernet.space.to_json(), *(dataset.fingerprint for dataset in datasets)]
+    state = TrainingState(sam, average, optimizer, settings, " ".join(about))
     start = load_state(directory, state)
     geometry = supernet.geometry
     batches = training_batches(
@@ -144,7 +147,7 @@ def train(
                     progress.log(f"step {done}: {line}")
                     began = time.monotonic()
                 save_state(directory, state, done)
-                append_log(directory, line)
+                append_log(directory, state, line)
     sam.load_state_dict(average.module.state_dict())
     sam.eval()
     return state.log
