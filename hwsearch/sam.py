@@ -31,7 +31,8 @@ def encoder_arguments(geometry: SamGeometry) -> dict[str, Any]:
         "embed_dim": geometry.embed_dim,
         "depth": geometry.depth,
         "num_heads": geometry.heads,
-        "mlp_ratio": geometry.mlp_width / geometry.embed_dim,
+        # the half keeps int(dim × ratio) from losing a neuron to rounding
+        "mlp_ratio": (geometry.mlp_width + 0.5) / geometry.embed_dim,
         "out_chans": geometry.prompt_dim,
         "qkv_bias": True,
         "norm_layer": partial(nn.LayerNorm, eps=1e-6),

@@ -37,11 +37,12 @@ def demo(
         found = run_demo(target, workspace=Workspace(workspace), seed=seed, progress=progress)
     print_result(
         result_summary(found.search, bundle=found.bundle, report=found.report)
-        | {"profiled": found.profiled},
+        | {"profiled": found.profiled, "profiled_steady": found.steady},
         as_json=as_json,
         lines=[
             *summary_lines(found.search),
-            f"  {found.profiled} subnets measured; {found.engine_note}",
+            f"  {found.profiled} subnets measured, {found.steady} of them while the machine kept "
+            f"its speed; {found.engine_note}",
             f"Bundle: {found.bundle}",
             f"Masks:  {found.overlays[0].parent}",
             f"Open:   {found.report}",

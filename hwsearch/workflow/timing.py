@@ -76,8 +76,7 @@ class Stopwatch:
             if not missing:
                 break
             found |= {row.subnet_id: row for row in self.measure_all(missing)}
-        for config in configs:
-            self._warn(found[config.id])
+        self._report([found[config.id] for config in configs])
         return [found[config.id].latency_ms() for config in configs]
 
     def time_files(self, subject: Subject) -> Measurement:
@@ -91,7 +90,7 @@ class Stopwatch:
                 (measurement,) = self.time([subject], reference=reference)
                 if steady(measurement):
                     break
-        self._warn(measurement)
+        self._report([measurement])
         return measurement
 
     def time(
@@ -150,15 +149,17 @@ class Stopwatch:
             )
             self.store.set_reference(self.supernet.id, anchor)
 
-    def _warn(self, measurement: Measurement) -> None:
-        if measurement.error is not None:
-            raise ProfileError(
-                f"Subnet {measurement.subnet_id} could not be timed: {measurement.error}"
-            )
-        if measurement.drifted:
+    def _report(self, measurements: Sequence[Measurement]) -> None:
+        for measurement in measurements:
+            if measurement.error is not None:
+                raise ProfileError(
+                    f"Subnet {measurement.subnet_id} could not be timed: {measurement.error}"
+                )
+        drifted = sum(measurement.drifted for measurement in measurements)
+        if drifted:
             self.progress.log(
-                f"Warning: the machine drifted each time that {measurement.subnet_id} was "
-                "measured; leave it alone for a figure to rely on."
+                f"Warning: the machine's speed wandered in all {ATTEMPTS} attempts to measure "
+                f"{drifted} of {len(measurements)} subnets; leave it alone for figures to rely on."
             )
 
 
