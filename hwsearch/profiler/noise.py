@@ -21,16 +21,22 @@ def noise_floor(measurements: Iterable[Measurement], *, scope: Scope = "full") -
     the mean absolute percentage error of t against a single measurement. Errors that all repeats
     share are not in it.
 
-    Of several measurements with the same repeat number the last counts; failed and drifted ones
-    are left out.
+    Of several measurements with the same repeat number the last counts; failed ones are left out.
+    So are drifted ones, unless no subnet has two others: then they count, and the floor is that of
+    a restless machine.
 
     Returns:
         Percent, or None where no subnet has two repeats.
     """
+    measured = [measurement for measurement in measurements if measurement.error is None]
+    steady = _floor([row for row in measured if not row.drifted], scope)
+    return _floor(measured, scope) if steady is None else steady
+
+
+def _floor(measured: Iterable[Measurement], scope: Scope) -> float | None:
     repeats: defaultdict[str, dict[int, float]] = defaultdict(dict)
-    for measurement in measurements:
-        if measurement.error is None and not measurement.drifted:
-            repeats[measurement.subnet_id][measurement.repeat] = measurement.latency_ms(scope)
+    for measurement in measured:
+        repeats[measurement.subnet_id][measurement.repeat] = measurement.latency_ms(scope)
     errors = [
         np.mean([_spread(a, b) for a, b in itertools.combinations(latencies.values(), 2)])
         for latencies in repeats.values()

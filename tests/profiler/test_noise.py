@@ -55,16 +55,20 @@ def test_one_pair_by_hand() -> None:
     assert noise_floor(records, scope="decoder") == pytest.approx(20 / 2**0.5)
 
 
-def test_failed_drifted_and_single_measurements_are_left_out() -> None:
+def test_failed_and_single_measurements_are_left_out() -> None:
     records = [
         measurement(0, 90.0),
-        measurement(0, 500.0, repeat=1, drifted=True),
         measurement(1, 90.0),
         measurement(1, None, repeat=1, error="burst"),
-        measurement(2, 100.0),
     ]
     assert noise_floor(records) is None
-    assert noise_floor([*records, measurement(2, 100.0, repeat=1)]) == 0
+
+
+def test_drifted_measurements_count_only_where_there_are_no_others() -> None:
+    drifted = [measurement(0, 90.0), measurement(0, 110.0, repeat=1, drifted=True)]
+    assert noise_floor(drifted) == pytest.approx(20 / 2**0.5)
+    steady = [measurement(1, 100.0), measurement(1, 100.0, repeat=1)]
+    assert noise_floor([*drifted, *steady]) == 0
 
 
 def test_the_last_of_equal_repeats_counts() -> None:

@@ -1,0 +1,87 @@
+"""Profiles that are stopped, and profiles of two search spaces."""
+
+from contextlib import contextmanager
+
+import pytest
+from tiny import GEOMETRY, randomised_sam, tiny_supernet
+
+from hwsearch.errors import ProfileError
+from hwsearch.profiler.session import SessionSettings
+from hwsearch.profiles import ProfileStore
+from hwsearch.progress import SilentProgress
+from hwsearch.records import Target
+from hwsearch.space import default_space
+from hwsearch.supernet.supernet import Supernet
+from hwsearch.workflow.timing import Stopwatch
+
+TARGET = Target(
+    device="cpu", device_name="test", runtime="onnxruntime", runtime_version="1", threads=1
+)
+QUICK = SessionSettings(
+    warmup_s=0.0, min_rounds=2, max_rounds=2, group_size=2, slice_s=0.0, budget_s=0.1, max_drift=1e9
+)
+
+
+class StopsInTheSecondGroup(SilentProgress):
+    """Interrupts when the second group is about to be exported."""
+
+    groups = 0
+
+    @contextmanager
+    def task(self, description, total):
+        if description == "exporting":
+            self.groups += 1
+            if self.groups == 2:
+                raise KeyboardInterrupt
+        with super().task(description, total) as advance:
+            yield advance
+
+
+def stopwatch(folder, *, supernet=None, progress=None):
+    return Stopwatch(
+        supernet or tiny_supernet(),
+        ProfileStore(folder, TARGET),
+        QUICK,
+        progress or SilentProgress(),
+    )
+
+
+def test_a_profile_that_is_stopped_keeps_its_groups_and_its_anchor(tmp_path):
+    supernet = tiny_supernet()
+    configs = [
+        supernet.space.largest,
+        supernet.space.smallest,
+        *supernet.space.neighbours(supernet.space.largest),
+    ][:4]
+    with pytest.raises(KeyboardInterrupt):
+        stopwatch(tmp_path, progress=StopsInTheSecondGroup()).measure_all(configs)
+    resumed = stopwatch(tmp_path)
+    kept = resumed.profile.measurements
+    assert len(kept) == QUICK.group_size
+    anchor = resumed.store.reference(supernet.id)
+    assert anchor.subnet_id == resumed.reference.id
+    assert {row.drift.anchor_ms for row in kept} == {anchor.anchor_ms}
+    missing = [config for config in configs if config.id not in resumed.profile.measured_ids]
+    resumed.measure_all(missing)
+    rows = resumed.profile.measurements
+    assert sorted(row.subnet_id for row in rows) == sorted(config.id for config in configs)
+    assert {row.drift.anchor_ms for row in rows} == {anchor.anchor_ms}
+
+
+def test_a_space_with_another_reference_can_t_join_a_profile(tmp_path):
+    first = stopwatch(tmp_path)
+    first.measure_all([first.supernet.space.largest])
+    other = Supernet(
+        randomised_sam(0), GEOMETRY, default_space(GEOMETRY, resolutions=(112, 128), min_depth=2)
+    )
+    with pytest.raises(ProfileError, match="another --workspace"):
+        stopwatch(tmp_path, supernet=other).measure_all([other.space.smallest])
+
+
+def test_a_second_pass_over_a_subnet_is_a_repeat(tmp_path):
+    watch = stopwatch(tmp_path)
+    largest = watch.supernet.space.largest
+    watch.measure_all([largest])
+    watch.measure_all([largest])
+    assert [row.repeat for row in watch.profile.measurements] == [0, 1]
+    assert len(watch.latencies_ms([largest, largest])) == 2
