@@ -19,6 +19,7 @@ Runtime = Literal["onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx"
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Scope = Literal["full", "encoder", "decoder"]
 Framing = Literal["image", "object"]
+ScoreMethod = Literal["magnitude", "wanda", "taylor"]
 Index = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -152,13 +153,54 @@ class LayerImportance(Record):
     """What few-shot evaluation found when one layer was left out.
 
     `miou_drop` is the full encoder's mIoU minus the mIoU without this layer; a negative value
-    means that the model did better without it.
+    means that the model did better without it. `mlp_drop` is the same for the layer's MLP alone,
+    None where it was not measured.
     """
 
     index: Index
     is_global: bool
     miou_drop: float
+    mlp_drop: float | None = None
     removal_probability: Share
+
+
+class ScoreSpread(Record):
+    """How the scores that one method gives are spread over the heads and neurons of a layer.
+
+    `heads` is each head's share of all heads' score, in their order. `first_neurons` is the share
+    of all neurons' score that the first m neurons hold, `best_neurons` the share that the m best
+    would hold: one value for each m of the layer's `mlp_widths`.
+    """
+
+    heads: tuple[Share, ...] = Field(min_length=1)
+    first_neurons: tuple[Share, ...]
+    best_neurons: tuple[Share, ...]
+
+
+class LayerSpread(Record):
+    """Spread of the scores of one layer by each method; half its neurons are a width of it."""
+
+    index: Index
+    mlp_widths: tuple[PositiveInt, ...] = Field(min_length=1)
+    methods: dict[ScoreMethod, ScoreSpread]
+
+    @model_validator(mode="after")
+    def _one_share_a_width(self) -> Self:
+        if self._half not in self.mlp_widths:
+            raise ValueError(f"mlp_widths {self.mlp_widths} lack half the neurons, {self._half}")
+        for method, spread in self.methods.items():
+            for shares in (spread.first_neurons, spread.best_neurons):
+                if len(shares) != len(self.mlp_widths):
+                    raise ValueError(f"{method} has {len(shares)} shares, not one a width")
+        return self
+
+    @property
+    def _half(self) -> int:
+        return self.mlp_widths[-1] // 2
+
+    def first_half(self, method: ScoreMethod) -> float:
+        """Share of all neurons' score that the first half of the neurons holds."""
+        return self.methods[method].first_neurons[self.mlp_widths.index(self._half)]
 
 
 class Target(Record):
@@ -273,7 +315,14 @@ class Accuracy(Record):
     """Mean IoU of a model on a data set, and how it was found.
 
     `miou` takes the mask that the predicted IoU selects, `miou_oracle` the best of all masks by
-    ground truth. `framing` tells whether the model saw whole images or a crop around each object.
+    ground truth; `prompt` and `selection` belong to `miou`, `miou_interval` and `miou_by_size`.
+    `framing` tells whether the model saw whole images or a crop around each object; `images` counts
+    whole images either way.
+
+    `miou_interval` is a 95 % percentile bootstrap interval over images, None with a single one.
+    `one_click_miou` has one click inside each object as its prompt and the same selection; None
+    where it was not asked for. `ap` and `ap50` are COCO's mask AP of box-prompted masks ranked by
+    predicted IoU, without any detector; None where objects have no class.
     """
 
     miou: Share
@@ -286,6 +335,11 @@ class Accuracy(Record):
     prompt: Literal["box", "point"] = "box"
     selection: Literal["predicted_iou"] = "predicted_iou"
     miou_by_size: dict[str, float] = {}
+    miou_interval: tuple[Share, Share] | None = None
+    one_click_miou: Share | None = None
+    one_click_miou_oracle: Share | None = None
+    ap: Share | None = None
+    ap50: Share | None = None
 
 
 class Candidate(Record):

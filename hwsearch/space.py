@@ -79,11 +79,26 @@ class SearchSpace(Record):
     @property
     def smallest(self) -> SubnetConfig:
         """The fewest and least wide layers, at the lowest resolution."""
-        dropped = set(self.removal_order[: len(self.layers) - self.min_depth])
+        return self.between(0.0)
+
+    def between(self, share: float) -> SubnetConfig:
+        """The regular subnet at a share of the way from `smallest` (0) to `largest` (1).
+
+        Resolution, depth, MLP widths and heads all go the same share of their choices; layers
+        are left out in the order of removal.
+        """
+        depth = self.min_depth + round(share * (len(self.layers) - self.min_depth))
+        dropped = set(self.removal_order[: len(self.layers) - depth])
         return SubnetConfig(
-            resolution=self.resolutions[0],
+            resolution=_at(self.resolutions, share),
             layers=tuple(
-                choices.smallest for choices in self.layers if choices.index not in dropped
+                LayerConfig(
+                    index=choices.index,
+                    mlp_width=_at(choices.mlp_widths, share),
+                    heads=_at(choices.heads, share),
+                )
+                for choices in self.layers
+                if choices.index not in dropped
             ),
         )
 
@@ -217,10 +232,12 @@ def default_space(
     head_ratios: tuple[float, ...] = (0.5, 0.75, 1.0),
     min_depth: int | None = None,
     removal_order: tuple[int, ...] | None = None,
+    narrow_first: bool = False,
 ) -> SearchSpace:
     """The space that a supernet gets when the user asks for no other.
 
-    Layer 0 is never removed and never narrowed (SuperSAM, arXiv 2501.08504, section 3). MLP
+    Layer 0 is never removed, and never narrowed (SuperSAM, arXiv 2501.08504, section 3) but with
+    `narrow_first`, for spaces that reach down to where one full layer is a large part. MLP
     widths are rounded to multiples of 8, heads to whole heads. Resolutions are whole numbers of
     patches; the default keeps 1, 7/8, 3/4 and 1/2 of the full side.
 
@@ -244,8 +261,8 @@ def default_space(
     widths = tuple(sorted({_round_width(geometry.mlp_width * ratio) for ratio in width_ratios}))
     heads = tuple(sorted({max(1, round(geometry.heads * ratio)) for ratio in head_ratios}))
     layers = tuple(
-        LayerChoices(index=index, mlp_widths=widths, heads=heads)
-        if index
+        LayerChoices(index=index, mlp_widths=widths, heads=heads, removable=index > 0)
+        if index or narrow_first
         else LayerChoices(
             index=0, mlp_widths=(geometry.mlp_width,), heads=(geometry.heads,), removable=False
         )
@@ -283,6 +300,10 @@ def _round_width(width: float) -> int:
 
 def _pick(rng: np.random.Generator, choices: tuple[int, ...]) -> int:
     return choices[int(rng.integers(len(choices)))]
+
+
+def _at(choices: tuple[int, ...], share: float) -> int:
+    return choices[round(share * (len(choices) - 1))]
 
 
 def _steps(choices: tuple[int, ...], value: int) -> Iterator[int]:

@@ -45,15 +45,17 @@ def build(
     min_depth: Annotated[
         int | None, typer.Option(min=1, help="Fewest layers; default: half of them.")
     ] = None,
+    narrow_first: Annotated[
+        bool,
+        typer.Option("--narrow-first", help="Narrow layer 0 as well; else it stays at full width."),
+    ] = False,
     calibration_views: Annotated[
         int, typer.Option(min=1, help="Images (or objects) to find importance on.")
     ] = 16,
     ordering: Annotated[
-        bool,
-        typer.Option(
-            "--order/--no-order", help="Sort neurons and heads by importance (Wanda-style)."
-        ),
-    ] = True,
+        str,
+        typer.Option(help="Sort neurons and heads by: wanda, taylor, magnitude, or none."),
+    ] = "wanda",
     framing: FramingOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -61,15 +63,17 @@ def build(
     """Turn a SAM checkpoint into a supernet.
 
     Orders MLP neurons and heads by importance, finds what each layer is worth by leaving it out,
-    and writes a supernet directory.
+    and writes a supernet directory; 'supernet inspect' shows what was found.
 
     [bold]Example:[/bold] hwsearch supernet build --checkpoint sam_vit_b_01ec64.pth --model vit_b
     --data coco --out vit_b-supernet
     """
     from hwsearch.cli.progress import RichProgress
     from hwsearch.costs import encoder_params
+    from hwsearch.supernet.scores import parse_ordering
     from hwsearch.workflow.build import Calibration, SpaceChoices, build_supernet
 
+    chosen_ordering = parse_ordering(ordering)
     with RichProgress() as progress:
         supernet, manifest = build_supernet(
             checkpoint,
@@ -85,8 +89,9 @@ def build(
                 width_ratios=parse_list(width_ratios, float, "list of shares"),
                 head_ratios=parse_list(head_ratios, float, "list of shares"),
                 min_depth=min_depth,
+                narrow_first=narrow_first,
             ),
-            ordering="wanda" if ordering else "none",
+            ordering=chosen_ordering,
             seed=seed,
             progress=progress,
         )
@@ -109,11 +114,36 @@ def build(
             f"{params['smallest'] / 1e6:.2f} to {params['largest'] / 1e6:.2f} M parameters.",
             "Layers by what is lost without them (mIoU points): "
             + ", ".join(
-                f"{layer.index}{'g' if layer.is_global else ''} {100 * layer.miou_drop:+.1f}"
+                f"{layer.index}{'g' if layer.is_global else ''} {100 * layer.miou_drop:+z.1f}"
                 for layer in sorted(manifest.importance, key=lambda layer: layer.miou_drop)
             ),
             f"Next: hwsearch supernet train {out} --data … --out …",
         ],
+    )
+
+
+@app.command()
+def inspect(
+    supernet: Annotated[str, typer.Argument(help="A supernet directory, or 'demo'.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="An HTML page with the plot to write as well.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what each layer was worth when the supernet was built, and its neurons and heads.
+
+    [bold]Example:[/bold] hwsearch supernet inspect vit_b-supernet --out importance.html
+    """
+    from hwsearch.workflow.inspect import inspect_supernet
+
+    found = inspect_supernet(supernet)
+    if out is not None:
+        found.write_page(out)
+    print_result(
+        {**found.as_json(), "page": None if out is None else str(out)},
+        as_json=as_json,
+        lines=found.lines() + ([] if out is None else [f"Plot: {out}"]),
     )
 
 
@@ -158,7 +188,7 @@ def train(
     from hwsearch.supernet.store import load_manifest
     from hwsearch.supernet.training.batches import BatchSettings
     from hwsearch.supernet.training.losses import LossWeights
-    from hwsearch.supernet.training.train import TrainSettings
+    from hwsearch.supernet.training.settings import TrainSettings
     from hwsearch.workflow.training import train_supernet
 
     if not learning_rate > 0:
@@ -202,12 +232,16 @@ def train(
 
 @app.command()
 def evaluate(
-    supernet: Annotated[str, typer.Argument(help="A supernet directory, or 'demo'.")],
+    supernet: Annotated[str, typer.Argument(help="A supernet directory, 'demo', or a bundle.")],
     *,
     data: Annotated[list[str], typer.Option(help="'scenes' or a data folder; repeat it.")],
     subnet: Annotated[
-        str, typer.Option(help="'largest', 'smallest' or a file with a SubnetConfig.")
-    ] = "largest",
+        str | None,
+        typer.Option(
+            help="'largest' (the default), 'smallest' or a file with a SubnetConfig; not with a "
+            "bundle, which holds a single one."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     max_views: Annotated[
         int, typer.Option(min=1, help="At most so many images (or objects) of each set.")
@@ -216,33 +250,26 @@ def evaluate(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a subnet's box-prompted mIoU, with the mask that its own predicted IoU selects.
+    """Measure mIoU by box and by one click, of a subnet or of an exported bundle.
+
+    Boxes and clicks come from the ground truth. The mask is the one that the model's own predicted
+    IoU selects; the oracle, the best mask by ground truth, stands beside it. Where objects have
+    classes, COCO's mask AP is given for the box prompts, with predicted IoU as the score: it
+    tells how good and how well ranked the masks are. No detector takes part.
 
     [bold]Example:[/bold] hwsearch supernet evaluate demo --data scenes --subnet smallest
     """
+    from hwsearch.cli.accuracy import accuracy_lines
     from hwsearch.cli.progress import RichProgress
-    from hwsearch.workflow.evaluate import evaluate_subnet
+    from hwsearch.workflow.evaluate import EvaluationPlan, evaluate_model
 
-    with RichProgress() as progress:
-        found = evaluate_subnet(
-            supernet,
-            data=data,
-            subnet=subnet,
-            split=split,
-            max_views=max_views,
-            framing=parse_framing(framing, "") or None,
-            seed=seed,
-            progress=progress,
-        )
-    print_result(
-        found.as_json(),
-        as_json=as_json,
-        lines=[
-            f"{name}: mIoU {accuracy.miou:.4f} (oracle {accuracy.miou_oracle:.4f}, the box itself "
-            f"{found.box_floors[name]:.4f}) on {accuracy.instances} objects of {accuracy.split}, "
-            f"{accuracy.prompt} prompts, framing {accuracy.framing}"
-            for name, accuracy in found.sets.items()
-        ]
-        + [f"mean over {len(found.sets)} sets: {found.miou:.4f}"] * (len(found.sets) > 1)
-        + [f"encoder: {found.params / 1e6:.2f} M parameters, {found.macs / 1e9:.2f} GMACs"],
+    plan = EvaluationPlan(
+        data=data,
+        split=split,
+        max_views=max_views,
+        framing=parse_framing(framing, "") or None,
+        seed=seed,
     )
+    with RichProgress() as progress:
+        found = evaluate_model(supernet, plan, subnet=subnet, progress=progress)
+    print_result(found.as_json(), as_json=as_json, lines=accuracy_lines(found))

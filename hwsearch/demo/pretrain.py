@@ -18,6 +18,7 @@ import torch
 import typer
 from safetensors.torch import save_file
 
+from hwsearch.checkpoint import load_checkpoint
 from hwsearch.cli.progress import RichProgress
 from hwsearch.data.open import open_dataset
 from hwsearch.files import replace_file
@@ -25,7 +26,9 @@ from hwsearch.records import SamGeometry
 from hwsearch.sam import build_sam
 from hwsearch.space import SearchSpace, default_space
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.supernet.training.train import TrainSettings, largest_only, train
+from hwsearch.supernet.training.rules import largest_only
+from hwsearch.supernet.training.settings import TrainSettings
+from hwsearch.supernet.training.train import train
 from hwsearch.supernet.training.validation import validation
 
 DEMO_GEOMETRY = SamGeometry(
@@ -44,9 +47,14 @@ DEMO_GEOMETRY = SamGeometry(
 
 
 def pretrain(
+    *,
     data: Annotated[list[str], typer.Option(help="'scenes' or a data folder; repeat it.")],
     out: Annotated[Path, typer.Option(help="The checkpoint to write (.safetensors).")],
+    start: Annotated[
+        Path | None, typer.Option(help="A checkpoint of this script to train further.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
+    learning_rate: Annotated[float, typer.Option(help="Its highest value.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Source of all randomness.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
@@ -54,13 +62,15 @@ def pretrain(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     progress = RichProgress()
-    model = Supernet(build_sam(DEMO_GEOMETRY), DEMO_GEOMETRY, _largest_alone())
+    sam = build_sam(DEMO_GEOMETRY) if start is None else load_checkpoint(start)[0]
+    model = Supernet(sam, DEMO_GEOMETRY, _largest_alone())
     settings = TrainSettings(
         steps=steps,
-        learning_rate=1e-3,
+        learning_rate=learning_rate,
         warmup_steps=200,
         distillation=False,
         train_prompt_encoder=True,
+        correction_share=0.0,
         seed=seed,
     )
     with progress:
@@ -69,7 +79,7 @@ def pretrain(
             [open_dataset(source, "train") for source in data],
             settings=settings,
             draw_subnets=largest_only(model.space),
-            purpose="pretraining",
+            purpose=f"pretraining from {model.weights_digest()}" if start else "pretraining",
             directory=out.parent / f"{out.stem}-training",
             validate=validation(data, framing="object", max_views=96),
             progress=progress,

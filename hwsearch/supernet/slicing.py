@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hwsearch.records import LayerConfig, SamGeometry, SubnetConfig
+from hwsearch.supernet.attention import FoldedAttention
 
 
 def slice_encoder(
@@ -113,14 +114,16 @@ def encoder_skeleton(geometry: SamGeometry, config: SubnetConfig) -> ImageEncode
 
 def _block(geometry: SamGeometry, layer: LayerConfig, config: SubnetConfig) -> Block:
     grid = config.resolution // geometry.patch_size
+    window = 0 if geometry.is_global(layer.index) else geometry.window_size
     dim, inner = geometry.embed_dim, layer.heads * geometry.head_dim
     block = Block(
         dim=dim,
         num_heads=geometry.heads,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=0 if geometry.is_global(layer.index) else geometry.window_size,
-        input_size=(grid, grid),
+        window_size=window,
+    )
+    block.attn = FoldedAttention(
+        dim, geometry.heads, use_rel_pos=True, input_size=(window or grid, window or grid)
     )
     block.attn.num_heads = layer.heads  # the scale keeps head_dim, which pruning leaves alone
     block.attn.qkv = nn.Linear(dim, 3 * inner)

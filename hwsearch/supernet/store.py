@@ -13,9 +13,17 @@ from safetensors.torch import save_file
 from hwsearch.checkpoint import read_state_dict
 from hwsearch.errors import CheckpointError
 from hwsearch.files import replace_file, write_text
-from hwsearch.records import Framing, LayerImportance, Record, SamGeometry, first_fault
+from hwsearch.records import (
+    Framing,
+    LayerImportance,
+    LayerSpread,
+    Record,
+    SamGeometry,
+    first_fault,
+)
 from hwsearch.sam import build_sam
 from hwsearch.space import SearchSpace
+from hwsearch.supernet.scores import Ordering
 from hwsearch.supernet.supernet import Supernet
 
 MANIFEST_NAME = "supernet.json"
@@ -26,6 +34,8 @@ DEMO_DIRECTORY = Path(__file__).parents[1] / "demo"
 class SupernetManifest(Record):
     """What a supernet directory says of itself, and of which weights.
 
+    `importance` and `scores` are what its layers, and their neurons and heads, were worth when it
+    was built; `ordering` is the method that neurons and heads were sorted by.
     `framing` is how the model expects to see its data, the default of every evaluation.
     `provenance` tells what it was made from; `history` has one entry for each training.
     """
@@ -35,7 +45,8 @@ class SupernetManifest(Record):
     geometry: SamGeometry
     space: SearchSpace
     importance: tuple[LayerImportance, ...] = ()
-    ordering: str = "none"
+    scores: tuple[LayerSpread, ...] = ()
+    ordering: Ordering = "none"
     framing: Framing = "image"
     provenance: dict[str, str] = Field(default_factory=dict)
     history: tuple[dict[str, float | int | str], ...] = ()

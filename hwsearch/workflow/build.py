@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
 
 from segment_anything.modeling import Sam
 
 import hwsearch
 from hwsearch.checkpoint import load_checkpoint
+from hwsearch.data.dataset import Dataset
 from hwsearch.data.open import open_dataset
 from hwsearch.errors import UsageError
-from hwsearch.evaluation import EvaluationSet, evaluate, evaluation_set
+from hwsearch.evaluation import EvaluationSet, default_batch, evaluate, evaluation_set
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Framing
+from hwsearch.records import Framing, SamGeometry, ScoreMethod
 from hwsearch.space import default_space
+from hwsearch.supernet.activations import activation_norms
 from hwsearch.supernet.importance import layer_importance, with_removal_order
-from hwsearch.supernet.ordering import collect_statistics, reorder
+from hwsearch.supernet.ordering import rearranged, reorder
+from hwsearch.supernet.scores import LayerScores, Ordering, magnitude_scores, wanda_scores
+from hwsearch.supernet.spread import score_spreads
 from hwsearch.supernet.store import SupernetManifest, save_supernet
 from hwsearch.supernet.supernet import Supernet
-
-Ordering = Literal["wanda", "none"]
+from hwsearch.supernet.taylor import taylor_scores
+from hwsearch.supernet.training.batches import BatchSettings, TrainingBatch, training_batches
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class SpaceChoices:
     width_ratios: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     head_ratios: tuple[float, ...] = (0.5, 0.75, 1.0)
     min_depth: int | None = None
+    narrow_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Calibration:
     """Images that importance and ordering are found on, from the training splits of `sources`.
 
     `views` is shared evenly among the sources: so many whole images, or windows around objects.
+    Taylor scores are found on as many views, drawn and flipped as in training.
     """
 
     sources: tuple[str, ...]
@@ -77,7 +83,7 @@ def build_supernet(
         calibration: images to find importance on.
         model: what the checkpoint has to be; None to accept any geometry.
         choices: the search space.
-        ordering: `wanda` sorts neurons and heads by importance, `none` leaves them.
+        ordering: the score that neurons and heads are sorted by; `none` leaves them.
         seed: draws the calibration images.
         progress: who shows the steps.
 
@@ -95,23 +101,31 @@ def build_supernet(
         width_ratios=choices.width_ratios,
         head_ratios=choices.head_ratios,
         min_depth=choices.min_depth,
+        narrow_first=choices.narrow_first,
     )
-    sets = _calibration_sets(calibration, seed)
+    datasets = [open_dataset(source, "train") for source in calibration.sources]
+    sets = _calibration_sets(datasets, calibration, seed)
     supernet = Supernet(sam, geometry, space)
 
     def score(model: Sam) -> float:
         return fmean(evaluate(model, chosen, progress=progress).miou for chosen in sets)
 
-    if ordering == "wanda":
-        progress.log("Ordering neurons and heads by their importance.")
-        statistics = collect_statistics(supernet, lambda: score(supernet.sam))
-        reorder(supernet, statistics)
+    progress.log("Scoring neurons and heads.")
+    scores = _scores(
+        supernet,
+        run=lambda: score(supernet.sam),
+        batches=_calibration_batches(datasets, geometry, calibration, seed, progress),
+    )
+    if ordering != "none":
+        orders = reorder(supernet, scores[ordering])
+        scores = {method: rearranged(layers, orders) for method, layers in scores.items()}
     importance = layer_importance(supernet, score, progress=progress)
     supernet = Supernet(supernet.sam, geometry, with_removal_order(space, importance), importance)
     manifest = SupernetManifest(
         geometry=geometry,
         space=supernet.space,
         importance=importance,
+        scores=score_spreads(scores, space),
         ordering=ordering,
         framing=calibration.framing,
         provenance={
@@ -124,14 +138,52 @@ def build_supernet(
     return supernet, manifest
 
 
-def _calibration_sets(calibration: Calibration, seed: int) -> list[EvaluationSet]:
-    share = calibration.views // len(calibration.sources)
+def _scores(
+    supernet: Supernet, *, run: Callable[[], object], batches: Iterable[TrainingBatch]
+) -> dict[ScoreMethod, tuple[LayerScores, ...]]:
+    """Scores of all neurons and heads by every method: the page compares what each would keep."""
+    return {
+        "magnitude": magnitude_scores(supernet),
+        "wanda": wanda_scores(supernet, activation_norms(supernet, run)),
+        "taylor": taylor_scores(supernet, batches),
+    }
+
+
+def _calibration_sets(
+    datasets: Sequence[Dataset], calibration: Calibration, seed: int
+) -> list[EvaluationSet]:
+    share = calibration.views // len(datasets)
     return [
-        evaluation_set(
-            open_dataset(source, "train"), framing=calibration.framing, max_views=share, seed=seed
-        )
-        for source in calibration.sources
+        evaluation_set(dataset, framing=calibration.framing, max_views=share, seed=seed)
+        for dataset in datasets
     ]
+
+
+def _calibration_batches(
+    datasets: Sequence[Dataset],
+    geometry: SamGeometry,
+    calibration: Calibration,
+    seed: int,
+    progress: Progress,
+) -> Iterator[TrainingBatch]:
+    """Training batches with about as many images as there are calibration views."""
+    images = min(default_batch(geometry.image_size), calibration.views)
+    count = math.ceil(calibration.views / images)
+    batches = training_batches(
+        datasets,
+        resolution=geometry.image_size,
+        mask_size=4 * geometry.image_size // geometry.patch_size,
+        settings=BatchSettings(
+            images=images, whole_image_share=float(calibration.framing == "image")
+        ),
+        seed=seed,
+        start=0,
+        stop=count,
+    )
+    with progress.task("Taylor scores", count) as advance:
+        for batch in batches:
+            yield batch
+            advance(1)
 
 
 def _calibration_note(sets: Sequence[EvaluationSet]) -> str:

@@ -1,4 +1,4 @@
-"""The accuracy of one subnet on any number of data sets."""
+"""The accuracy of one subnet, in torch or as a bundle, on any number of data sets."""
 
 from __future__ import annotations
 
@@ -11,18 +11,52 @@ from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.data.dataset import SPLITS, Split
 from hwsearch.data.open import open_dataset
 from hwsearch.errors import UsageError
-from hwsearch.evaluation import box_floor, evaluate, evaluation_set
-from hwsearch.progress import Progress
-from hwsearch.records import Accuracy, Framing, SubnetConfig
-from hwsearch.supernet.store import load_manifest, load_supernet
+from hwsearch.evaluation import (
+    SIZE_BOUNDS,
+    EvaluationSet,
+    SamSegmenter,
+    Segmenter,
+    accuracy_of,
+    box_floor,
+    evaluation_set,
+)
+from hwsearch.evaluation.answers import ask
+from hwsearch.evaluation.intervals import Clustered, mean_interval
+from hwsearch.evaluation.prompts import Prompt
+from hwsearch.export.manifest import MANIFEST_FILE
+from hwsearch.progress import Progress, SilentProgress
+from hwsearch.records import Accuracy, Framing, SamGeometry, SubnetConfig
+from hwsearch.supernet.store import load_manifest, load_supernet, supernet_directory
 from hwsearch.supernet.supernet import Supernet
+from hwsearch.workflow.bundle_segmenter import open_segmenter
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What to evaluate on.
+
+    Args:
+        data: data folders, or `scenes`.
+        split: `train`, `val` or `test`.
+        max_views: at most so many whole images, or single objects, of each set.
+        framing: how the model sees the data; None for what the model was made for.
+        seed: draws the views.
+    """
+
+    data: Sequence[str]
+    split: str = "val"
+    max_views: int | None = 500
+    framing: Framing | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class SubnetAccuracy:
     """A subnet's accuracy by data set; means over sets weigh each set alike.
 
-    `box_floors` is what the prompt itself, taken as the mask, would score on each set.
+    Every set is prompted with ground-truth boxes and with one click an object. `box_floors` is
+    what the box itself, taken as the mask, would score on each set. `miou_interval` is a 95 %
+    bootstrap interval of `miou`, for which the images of each set are resampled.
     """
 
     subnet: SubnetConfig
@@ -30,17 +64,46 @@ class SubnetAccuracy:
     macs: int
     sets: dict[str, Accuracy]
     box_floors: dict[str, float]
+    miou_interval: tuple[float, float] | None
 
     @property
     def miou(self) -> float:
-        """Mean over the sets."""
+        """Mean over the sets, by box, with the mask that the predicted IoU selects."""
         return fmean(accuracy.miou for accuracy in self.sets.values())
+
+    @property
+    def miou_oracle(self) -> float:
+        """Mean over the sets, by box, with the best mask by ground truth."""
+        return fmean(accuracy.miou_oracle for accuracy in self.sets.values())
+
+    @property
+    def one_click_miou(self) -> float | None:
+        """Mean over the sets, by one click, with the mask that the predicted IoU selects."""
+        return _mean_of_known([accuracy.one_click_miou for accuracy in self.sets.values()])
+
+    @property
+    def one_click_miou_oracle(self) -> float | None:
+        """Mean over the sets, by one click, with the best mask by ground truth."""
+        return _mean_of_known([accuracy.one_click_miou_oracle for accuracy in self.sets.values()])
+
+    @property
+    def miou_by_size(self) -> dict[str, float]:
+        """Means of `miou` over the sets that have objects of the size."""
+        by_size = {
+            size: [a.miou_by_size[size] for a in self.sets.values() if size in a.miou_by_size]
+            for size in SIZE_BOUNDS
+        }
+        return {size: fmean(mious) for size, mious in by_size.items() if mious}
 
     def as_json(self) -> dict[str, object]:
         """The form that `hwsearch supernet evaluate --json` prints."""
         return {
             "miou": self.miou,
-            "miou_oracle": fmean(accuracy.miou_oracle for accuracy in self.sets.values()),
+            "miou_interval": self.miou_interval,
+            "miou_oracle": self.miou_oracle,
+            "miou_by_size": self.miou_by_size,
+            "one_click_miou": self.one_click_miou,
+            "one_click_miou_oracle": self.one_click_miou_oracle,
             "box_floor": fmean(self.box_floors.values()),
             "instances": sum(accuracy.instances for accuracy in self.sets.values()),
             "params": self.params,
@@ -53,18 +116,44 @@ class SubnetAccuracy:
         }
 
 
+def evaluate_model(
+    model: Path | str,
+    plan: EvaluationPlan,
+    *,
+    subnet: str | None = None,
+    progress: Progress | None = None,
+) -> SubnetAccuracy:
+    """Evaluate a subnet of a supernet, or a bundle.
+
+    Args:
+        model: a supernet directory, `demo`, or a bundle.
+        plan: what to evaluate on.
+        subnet: `largest` (also None), `smallest` or a file with a `SubnetConfig`; a bundle holds
+            one subnet and takes no such choice.
+        progress: who shows the images.
+
+    Raises:
+        CheckpointError: the supernet can't be read.
+        ExportError: the bundle can't be read.
+        DataError: a data set can't be used.
+        UsageError: there is no such subnet or split, or a subnet is asked of a bundle.
+    """
+    directory = supernet_directory(model)
+    if not (directory / MANIFEST_FILE).is_file():
+        return evaluate_subnet(model, plan, subnet=subnet or "largest", progress=progress)
+    if subnet is not None:
+        raise UsageError(f"{model} is a bundle, which holds a single subnet: leave --subnet out.")
+    return evaluate_bundle(directory, plan, progress=progress)
+
+
 def evaluate_subnet(
     supernet: Path | str,
+    plan: EvaluationPlan,
     *,
-    data: Sequence[str],
-    subnet: str,
-    split: str,
-    max_views: int | None,
-    framing: Framing | None,
-    seed: int,
-    progress: Progress,
+    subnet: str = "largest",
+    progress: Progress | None = None,
 ) -> SubnetAccuracy:
-    """Evaluate `largest`, `smallest` or a subnet from a file.
+    """Evaluate `largest`, `smallest` or a subnet from a file, in torch.
 
     Raises:
         CheckpointError: the supernet can't be read.
@@ -73,25 +162,86 @@ def evaluate_subnet(
     """
     loaded = load_supernet(supernet)
     config = named_subnet(loaded, subnet)
-    sam = loaded.extract(config)
-    sets, floors = {}, {}
-    for source in data:
+    return _evaluate(
+        SamSegmenter(loaded.extract(config)),
+        plan,
+        framing=plan.framing or load_manifest(supernet).framing,
+        geometry=loaded.geometry,
+        subnet=config,
+        progress=progress,
+    )
+
+
+def evaluate_bundle(
+    bundle: Path, plan: EvaluationPlan, *, progress: Progress | None = None
+) -> SubnetAccuracy:
+    """Evaluate a bundle's encoder and decoder as they are, with ONNX Runtime on the CPU.
+
+    Without a framing in the plan, it is that of the accuracy in the bundle's manifest, or whole
+    images.
+
+    Raises:
+        ExportError: the bundle can't be read.
+        DeviceError: ONNX Runtime can't load its files.
+        DataError: a data set can't be used.
+        UsageError: there is no such split.
+    """
+    with open_segmenter(bundle) as (manifest, segmenter):
+        known: Framing = manifest.accuracy.framing if manifest.accuracy else "image"
+        return _evaluate(
+            segmenter,
+            plan,
+            framing=plan.framing or known,
+            geometry=manifest.geometry,
+            subnet=manifest.subnet,
+            progress=progress,
+        )
+
+
+def _evaluate(
+    segmenter: Segmenter,
+    plan: EvaluationPlan,
+    *,
+    framing: Framing,
+    geometry: SamGeometry,
+    subnet: SubnetConfig,
+    progress: Progress | None,
+) -> SubnetAccuracy:
+    split = named_split(plan.split)
+    sets: dict[str, Accuracy] = {}
+    floors: dict[str, float] = {}
+    ious: list[Clustered] = []
+    for source in plan.data:
         chosen = evaluation_set(
-            open_dataset(source, named_split(split)),
-            framing=framing or load_manifest(supernet).framing,
-            max_views=max_views,
-            seed=seed,
+            open_dataset(source, split), framing=framing, max_views=plan.max_views, seed=plan.seed
         )
         name = chosen.data if chosen.data not in sets else source
-        sets[name] = evaluate(sam, chosen, progress=progress)
+        sets[name], selected = _judge(segmenter, chosen, progress or SilentProgress())
         floors[name] = box_floor(chosen)
+        ious.append(selected)
     return SubnetAccuracy(
-        subnet=config,
-        params=encoder_params(loaded.geometry, config),
-        macs=encoder_macs(loaded.geometry, config),
+        subnet=subnet,
+        params=encoder_params(geometry, subnet),
+        macs=encoder_macs(geometry, subnet),
         sets=sets,
         box_floors=floors,
+        miou_interval=mean_interval(ious),
     )
+
+
+def _judge(
+    segmenter: Segmenter, chosen: EvaluationSet, progress: Progress
+) -> tuple[Accuracy, Clustered]:
+    """The accuracy by box and by click, and the IoUs by box that intervals are made from."""
+    prompts: tuple[Prompt, ...] = ("box", "point")
+    for_ap = prompts[:1] if chosen.has_classes else ()
+    answers = ask(segmenter, chosen, prompts=prompts, keep_masks=for_ap, progress=progress)
+    return accuracy_of(chosen, answers), Clustered(answers["box"].selected, chosen.clusters)
+
+
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def named_subnet(supernet: Supernet, name: str) -> SubnetConfig:

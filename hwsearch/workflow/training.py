@@ -9,7 +9,9 @@ from hwsearch.data.open import open_dataset
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.supernet.store import SupernetManifest, load_manifest, load_supernet, save_supernet
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.supernet.training.train import TrainSettings, largest_only, sandwich, train
+from hwsearch.supernet.training.rules import largest_only, sandwich
+from hwsearch.supernet.training.settings import TrainSettings
+from hwsearch.supernet.training.train import train
 from hwsearch.supernet.training.validation import validation
 
 VALIDATION_VIEWS = 64

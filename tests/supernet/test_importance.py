@@ -1,6 +1,7 @@
 """Which layers matter: found by leaving each one out."""
 
 from itertools import pairwise
+from statistics import mean
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from hwsearch.supernet.importance import (
     graded,
     layer_importance,
     with_removal_order,
+    with_uniform_removal,
 )
 from hwsearch.supernet.supernet import Supernet
 
@@ -37,8 +39,12 @@ def test_the_more_a_layer_matters_the_less_often_it_is_removed(
         for lesser, greater in pairwise(sorted(kind, key=lambda layer: layer.miou_drop)):
             if greater.miou_drop > lesser.miou_drop:
                 assert greater.removal_probability < lesser.removal_probability
-        if len(kind) > 1:
+            else:
+                assert greater.removal_probability == lesser.removal_probability
+        if kind:
             probabilities = [layer.removal_probability for layer in kind]
+            assert mean(probabilities) == pytest.approx((MOST_REMOVED + LEAST_REMOVED) / 2)
+        if len({layer.miou_drop for layer in kind}) == len(kind) > 1:
             assert max(probabilities) == pytest.approx(MOST_REMOVED)
             assert min(probabilities) == pytest.approx(LEAST_REMOVED)
 
@@ -53,6 +59,34 @@ def test_windowed_and_global_layers_are_ranked_apart():
 def test_an_only_layer_of_its_kind_is_removed_half_way():
     (only,) = graded({3: 0.2}, (3,))
     assert only.removal_probability == pytest.approx(0.4)
+
+
+def test_equal_layers_share_the_mean_of_their_ranks():
+    found = graded({1: 0.2, 2: 0.0, 3: 0.0, 4: 0.0, 5: 0.3}, ())
+    probabilities = [layer.removal_probability for layer in found]
+    assert probabilities == pytest.approx([0.25, 0.55, 0.55, 0.55, 0.1])
+    alike = graded({1: 0.2, 2: 0.2, 3: 0.2}, (2,))
+    assert [layer.removal_probability for layer in alike] == pytest.approx([0.4, 0.4, 0.4])
+
+
+@given(drops, kinds)
+def test_uniform_removal_leaves_out_as_many_layers_on_average(
+    drops: dict[int, float], global_layers: set[int]
+):
+    importance = graded(drops, tuple(global_layers), mlp_drops=drops)
+    uniform = with_uniform_removal(importance)
+    assert len({layer.removal_probability for layer in uniform}) == 1
+    assert sum(layer.removal_probability for layer in uniform) == pytest.approx(
+        sum(layer.removal_probability for layer in importance)
+    )
+    for layer, before in zip(uniform, importance, strict=True):
+        assert layer.mlp_drop == layer.miou_drop == drops[layer.index]
+        same = {"removal_probability": before.removal_probability}
+        assert layer.model_copy(update=same) == before
+
+
+def test_without_layers_there_is_nothing_to_remove():
+    assert with_uniform_removal(()) == ()
 
 
 def closeness(reference: torch.Tensor):
@@ -81,21 +115,41 @@ def test_a_layer_that_does_nothing_is_found(useless: int):
     assert supernet.weights_digest() == before
     assert [layer.index for layer in found] == [1, 2, 3]  # layer 0 is not removable
     assert [layer.is_global for layer in found] == [True, False, True]
-    loss = {layer.index: layer.miou_drop for layer in found}
-    assert loss.pop(useless) == pytest.approx(0, abs=1e-6)
-    assert min(loss.values()) > 0.01
+    for name in ("miou_drop", "mlp_drop"):
+        loss = {layer.index: getattr(layer, name) for layer in found}
+        assert loss.pop(useless) == pytest.approx(0, abs=1e-6)
+        assert min(loss.values()) > 0.01
     assert with_removal_order(supernet.space, found).removal_order[0] == useless
 
 
-def test_only_one_layer_is_left_out_at_a_time(supernet: Supernet):
-    depths = []
+def test_an_mlp_that_does_nothing_is_told_from_its_layer():
+    sam = randomised_sam(6)
+    for tensor in sam.image_encoder.blocks[2].mlp.lin2.parameters():
+        tensor.data.zero_()
+    with torch.no_grad():
+        score = closeness(sam.image_encoder(random_images(128, count=1)))
+    found = {
+        layer.index: layer
+        for layer in layer_importance(Supernet(sam, GEOMETRY, tiny_space()), score)
+    }
+    assert found[2].mlp_drop == pytest.approx(0, abs=1e-6)
+    assert found[2].miou_drop > 0.01  # its attention still counts
+    assert found[1].mlp_drop > 0.01
+
+
+def test_each_layer_is_left_out_alone_and_then_its_mlp_alone(supernet: Supernet):
+    depths: list[int] = []
+    silent: list[list[int]] = []
 
     def score(sam: Sam) -> float:
-        depths.append(len(sam.image_encoder.blocks))
+        blocks = sam.image_encoder.blocks
+        depths.append(len(blocks))
+        silent.append([i for i, b in enumerate(blocks) if not b.mlp.lin2.weight.any()])
         return 0.5
 
     layer_importance(supernet, score, progress=SilentProgress())
-    assert depths == [4, 3, 3, 3]
+    assert depths == [4, 3, 4, 3, 4, 3, 4]
+    assert silent == [[], [], [1], [], [2], [], [3]]
 
 
 def test_the_removal_order_changes_nothing_else(supernet: Supernet):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny import GEOMETRY, MIXED, random_images, tiny_supernet
 
 from hwsearch.errors import CheckpointError
-from hwsearch.records import LayerImportance
+from hwsearch.records import LayerImportance, LayerSpread, ScoreSpread
 from hwsearch.supernet.store import (
     DEMO_DIRECTORY,
     MANIFEST_NAME,
@@ -22,7 +22,15 @@ from hwsearch.supernet.store import (
 )
 from hwsearch.supernet.supernet import Supernet
 
-IMPORTANCE = (LayerImportance(index=2, is_global=False, miou_drop=-0.01, removal_probability=0.7),)
+IMPORTANCE = (
+    LayerImportance(
+        index=2, is_global=False, miou_drop=-0.01, mlp_drop=0.02, removal_probability=0.7
+    ),
+)
+SPREAD = ScoreSpread(
+    heads=(0.25, 0.5, 0.2, 0.05), first_neurons=(0.3, 0.6, 1.0), best_neurons=(0.4, 0.7, 1.0)
+)
+SCORES = (LayerSpread(index=2, mlp_widths=(16, 32, 64), methods={"taylor": SPREAD}),)
 
 
 def manifest_of(supernet: Supernet) -> SupernetManifest:
@@ -30,6 +38,7 @@ def manifest_of(supernet: Supernet) -> SupernetManifest:
         geometry=supernet.geometry,
         space=supernet.space,
         importance=IMPORTANCE,
+        scores=SCORES,
         ordering="wanda",
         framing="object",
         provenance={"checkpoint": "tiny.pth"},
@@ -53,7 +62,18 @@ def test_a_supernet_survives_its_directory(directory: Path, supernet: Supernet):
     manifest = load_manifest(directory)
     assert manifest.weights_sha256 is not None
     assert manifest.model_copy(update={"weights_sha256": None}) == manifest_of(supernet)
+    assert manifest.scores == SCORES
     assert {path.name for path in directory.iterdir()} == {MANIFEST_NAME, WEIGHTS_NAME}
+
+
+def test_a_manifest_from_before_scores_were_kept_is_read(directory: Path):
+    fields = json.loads((directory / MANIFEST_NAME).read_text())
+    del fields["scores"], fields["importance"][0]["mlp_drop"]
+    (directory / MANIFEST_NAME).write_text(json.dumps(fields))
+    manifest = load_manifest(directory)
+    assert manifest.scores == ()
+    assert manifest.importance[0].mlp_drop is None
+    assert load_manifest("demo").importance[0].index == 1
 
 
 def test_half_precision_halves_the_file_and_rounds_the_weights(tmp_path: Path, directory: Path):

@@ -1,26 +1,22 @@
-"""The checkpoint of a running training, and its log."""
+"""The checkpoint of a running training."""
 
 from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from segment_anything.modeling import Sam
 from torch.optim.swa_utils import AveragedModel
 
 from hwsearch.errors import CheckpointError
-from hwsearch.files import replace_file, write_text
+from hwsearch.files import replace_file
 from hwsearch.records import short_digest
-
-if TYPE_CHECKING:
-    from hwsearch.supernet.training.train import TrainSettings
+from hwsearch.supernet.training.settings import TrainSettings
 
 CHECKPOINT_NAME = "training-state.pt"
-LOG_NAME = "training.jsonl"
 
 
 @dataclass
@@ -35,7 +31,6 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     settings: TrainSettings
     purpose: str
-    log: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def fingerprint(self) -> str:
@@ -67,8 +62,6 @@ def load_state(directory: Path, state: TrainingState) -> int:
     state.sam.load_state_dict(kept["model"])
     state.average.load_state_dict(kept["average"])
     state.optimizer.load_state_dict(kept["optimizer"])
-    state.log.extend(_read_log(directory, step))
-    write_text(directory / LOG_NAME, "".join(json.dumps(line) + "\n" for line in state.log))
     return step
 
 
@@ -86,33 +79,3 @@ def save_state(directory: Path, state: TrainingState, step: int) -> None:
             },
             temporary,
         )
-
-
-def append_log(directory: Path, state: TrainingState, line: dict[str, float]) -> None:
-    """Add one line to the log, and to TensorBoard's where that is installed (extra `train`)."""
-    state.log.append(line)
-    with (directory / LOG_NAME).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return
-    with SummaryWriter(str(directory / "tensorboard")) as writer:
-        for name, value in line.items():
-            writer.add_scalar(name, value, int(line["step"]))
-
-
-def _read_log(directory: Path, step: int) -> list[dict[str, float]]:
-    """The lines up to `step`; one that an interruption tore, or that came after, is dropped."""
-    path = directory / LOG_NAME
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and line.get("step", step + 1) <= step:
-            lines.append(line)
-    return lines

@@ -1,76 +1,28 @@
-"""The training loop: one optimiser step for the gradients of several subnets."""
+"""The training loop of a supernet."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hwsearch.data.dataset import Dataset
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import SubnetConfig
-from hwsearch.sam import autocast, decode
-from hwsearch.space import SearchSpace
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.supernet.training.batches import BatchSettings, TrainingBatch, training_batches
-from hwsearch.supernet.training.losses import LossWeights, distillation_loss, sam_loss
-from hwsearch.supernet.training.state import TrainingState, append_log, load_state, save_state
+from hwsearch.supernet.training.batches import training_batches
+from hwsearch.supernet.training.clock import Clock
+from hwsearch.supernet.training.log import TrainingLog
+from hwsearch.supernet.training.rules import DrawSubnets
+from hwsearch.supernet.training.settings import TrainSettings
+from hwsearch.supernet.training.state import TrainingState, load_state, save_state
+from hwsearch.supernet.training.step import training_step
 
-DrawSubnets = Callable[[np.random.Generator], list[SubnetConfig]]
 Validate = Callable[[Supernet], dict[str, float]]
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a supernet is trained.
-
-    The learning rate warms up linearly over `warmup_steps` and falls to zero along a cosine. The
-    weights that training leaves are the exponential moving average with `ema_decay`.
-    """
-
-    steps: int = 2000
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.05
-    warmup_steps: int = 100
-    clip_norm: float = 1.0
-    ema_decay: float = 0.998
-    distillation: bool = True
-    train_prompt_encoder: bool = False
-    bfloat16: bool = True
-    seed: int = 0
-    checkpoint_every: int = 100
-    validate_every: int = 500
-    batch: BatchSettings = field(default_factory=BatchSettings)
-    loss: LossWeights = field(default_factory=LossWeights)
-
-
-def sandwich(
-    space: SearchSpace, removal_probabilities: dict[int, float], random_subnets: int
-) -> DrawSubnets:
-    """The sandwich rule: largest, smallest and a few random subnets a step.
-
-    From Universally Slimmable Networks (arXiv 1903.05134), section 3.2; random subnets leave out
-    layers by their removal probabilities as in SuperSAM (arXiv 2501.08504).
-    """
-
-    def draw(rng: np.random.Generator) -> list[SubnetConfig]:
-        between = [space.sample(rng, removal_probabilities or None) for _ in range(random_subnets)]
-        return [space.largest, *between, space.smallest]
-
-    return draw
-
-
-def largest_only(space: SearchSpace) -> DrawSubnets:
-    """Plain training of the full model."""
-    return lambda rng: [space.largest]
 
 
 def train(
@@ -85,6 +37,9 @@ def train(
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Train a supernet in place; an interrupted run resumes where its last checkpoint was.
+
+    Each logged line tells the mean loss of the first subnet, images a second, and which share of
+    the time went into waiting for data, encoder, decoder and optimiser.
 
     Args:
         supernet: changed in place; at the end it holds the averaged weights.
@@ -104,10 +59,7 @@ def train(
     """
     progress = progress or SilentProgress()
     sam = supernet.sam
-    trained = _trainable(supernet, settings)
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(trained, settings.weight_decay), lr=settings.learning_rate
-    )
+    optimizer = _optimizer(supernet, settings)
     average = AveragedModel(sam, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
     about = [purpose, supernet.space.to_json(), *(dataset.fingerprint for dataset in datasets)]
     state = TrainingState(sam, average, optimizer, settings, " ".join(about))
@@ -123,95 +75,55 @@ def train(
         stop=settings.steps,
     )
     sam.train()
-    with progress.task("training", settings.steps) as advance:
+    with TrainingLog(directory, start) as log, progress.task("training", settings.steps) as advance:
         advance(start, "resumed" if start else "")
-        began, losses = time.monotonic(), []
-        for step, batch in zip(range(start, settings.steps), batches, strict=False):
+        clock, losses = Clock(), []
+        for step in range(start, settings.steps):
+            with clock.measuring("data"):
+                batch = next(batches)
             _set_learning_rate(optimizer, step, settings)
             rng = np.random.default_rng([settings.seed, step, 1])
-            losses.append(_step(supernet, batch, draw_subnets(rng), optimizer, settings))
+            subnets = draw_subnets(rng)
+            losses.append(
+                training_step(supernet, batch, subnets, optimizer, settings, rng=rng, clock=clock)
+            )
             average.update_parameters(sam)
             advance(1, f"loss {losses[-1]:.3f}")
             done = step + 1
             if done % settings.checkpoint_every == 0 or done == settings.steps:
-                seconds, began = time.monotonic() - began, time.monotonic()
+                seconds, shares = clock.take()
                 line = {
                     "step": done,
                     "loss": float(np.mean(losses)),
                     "learning_rate": optimizer.param_groups[0]["lr"],
                     "images_per_s": len(losses) * settings.batch.images / seconds,
-                }
+                } | {f"{activity}_share": round(share, 4) for activity, share in shares.items()}
                 losses = []
                 if validate and (done % settings.validate_every == 0 or done == settings.steps):
                     line |= _validated(supernet, average, validate)
                     progress.log(f"step {done}: {line}")
-                    began = time.monotonic()
                 save_state(directory, state, done)
-                append_log(directory, state, line)
+                log.add(line)
+                clock.take()  # validation and checkpoint are not training
+        lines = log.lines
     sam.load_state_dict(average.module.state_dict())
     sam.eval()
-    return state.log
+    return lines
 
 
-def _step(
-    supernet: Supernet,
-    batch: TrainingBatch,
-    subnets: Iterable[SubnetConfig],
-    optimizer: torch.optim.Optimizer,
-    settings: TrainSettings,
-) -> float:
-    """Accumulate the gradients of all subnets, then step once; the loss of the first subnet."""
-    optimizer.zero_grad(set_to_none=True)
-    teacher: tuple[Tensor, Tensor] | None = None
-    first = math.nan
-    for config in subnets:
-        logits, ious, embeddings = forward_subnet(supernet, batch, config, settings.bfloat16)
-        targets = _fitted(batch.masks, logits.shape[-1], mode="area")
-        loss = sam_loss(logits, ious, targets, batch.present, settings.loss)
-        if teacher is None:
-            teacher, first = (logits, embeddings), loss.item()
-        elif settings.distillation:
-            loss = loss + distillation_loss(
-                (logits, embeddings), teacher, batch.present, settings.loss
-            )
-        loss.backward()
-        teacher = (teacher[0].detach(), teacher[1].detach())
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
-    optimizer.step()
-    return first
-
-
-def forward_subnet(
-    supernet: Supernet, batch: TrainingBatch, config: SubnetConfig, bfloat16: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mask logits B×P×T×S×S, predicted IoUs B×P×T and image embeddings of an active subnet."""
-    images = batch.images
-    scale = config.resolution / images.shape[-1]
-    with supernet.active(config) as sam, autocast(images.device, enabled=bfloat16):
-        embeddings = sam.image_encoder(_fitted(images, config.resolution, mode="bilinear"))
-        logits, ious = decode(sam, embeddings, batch.points * scale, batch.labels)
-    return logits.float(), ious.float(), embeddings.float()
-
-
-def _fitted(maps: Tensor, size: int, *, mode: str) -> Tensor:
-    if maps.shape[-1] == size:
-        return maps
-    return F.interpolate(maps, size=(size, size), mode=mode, antialias=mode == "bilinear")
-
-
-def _trainable(supernet: Supernet, settings: TrainSettings) -> list[Tensor]:
+def _optimizer(supernet: Supernet, settings: TrainSettings) -> torch.optim.Optimizer:
     sam = supernet.sam
     sam.requires_grad_(True)
     sam.prompt_encoder.requires_grad_(settings.train_prompt_encoder)
-    return [parameter for parameter in sam.parameters() if parameter.requires_grad]
-
-
-def _parameter_groups(parameters: list[Tensor], weight_decay: float) -> list[dict[str, object]]:
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    trained: list[Tensor] = [tensor for tensor in sam.parameters() if tensor.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        fused=True,
+    )
 
 
 def _set_learning_rate(

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from hwsearch.data.open import open_dataset
 from hwsearch.evaluation import EvaluationSet, evaluate, evaluation_set
-from hwsearch.records import Framing
+from hwsearch.records import Framing, SubnetConfig
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.supernet.training.train import Validate
+
+VALIDATED = {"largest": 1.0, "two_thirds": 2 / 3, "one_third": 1 / 3, "smallest": 0.0}
 
 
 def validation_sets(
@@ -22,7 +24,10 @@ def validation_sets(
 
 
 def validation(sources: Sequence[str], *, framing: Framing, max_views: int) -> Validate:
-    """A function that gives the mIoU of the largest and the smallest subnet on each source.
+    """A function that gives the mIoU of a few fixed subnets on each source.
+
+    These are the largest, the smallest, and the regular ones a third and two thirds of the way
+    up; of a space with one subnet, that one.
 
     Args:
         sources: data folders, or `scenes`; their split `val` is used.
@@ -32,12 +37,13 @@ def validation(sources: Sequence[str], *, framing: Framing, max_views: int) -> V
     sets = validation_sets(sources, framing=framing, max_views=max_views)
 
     def validate(supernet: Supernet) -> dict[str, float]:
-        space = supernet.space
-        subnets = {"largest": space.largest}
-        if space.smallest != space.largest:
-            subnets["smallest"] = space.smallest
         figures: dict[str, float] = {}
-        for name, config in subnets.items():
+        seen: set[SubnetConfig] = set()
+        for name, share in VALIDATED.items():
+            config = supernet.space.between(share)
+            if config in seen:
+                continue
+            seen.add(config)
             sam = supernet.extract(config)
             mious = {chosen.data: evaluate(sam, chosen).miou for chosen in sets}
             figures |= {f"{name}/{data}": miou for data, miou in mious.items()}

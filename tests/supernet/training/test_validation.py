@@ -23,13 +23,15 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation, "open_dataset", open_dataset)
 
 
-def test_largest_and_smallest_are_judged_on_each_source(supernet: Supernet):
+def test_fixed_subnets_are_judged_on_each_source(supernet: Supernet):
     validate = validation.validation(["leaves", "nuclei"], framing="image", max_views=4)
     figures = validate(supernet)
-    names = {f"{size}/{data}" for size in ("largest", "smallest") for data in (*SETS, "mean")}
-    assert figures.keys() == names
-    for size in ("largest", "smallest"):
-        config = getattr(supernet.space, size)
+    # In so small a space, a third and two thirds of the way up lie on the same subnet.
+    assert supernet.space.between(1 / 3) == supernet.space.between(2 / 3)
+    sizes = ("largest", "two_thirds", "smallest")
+    assert figures.keys() == {f"{size}/{data}" for size in sizes for data in (*SETS, "mean")}
+    for size, share in (("largest", 1.0), ("two_thirds", 2 / 3), ("smallest", 0.0)):
+        config = supernet.space.between(share)
         (leaves,) = validation.validation_sets(["leaves"], framing="image", max_views=4)
         assert figures[f"{size}/leaves"] == evaluate(supernet.extract(config), leaves).miou
         both = [figures[f"{size}/{data}"] for data in SETS]

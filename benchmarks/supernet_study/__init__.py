@@ -1,0 +1,1 @@
+"""What a supernet is worth: trainings to compare it with, and the comparisons."""

@@ -1,0 +1,85 @@
+"""The claims table: subnets of a size against the full model fine-tuned as long."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+from hwsearch.evaluation import box_floor
+from hwsearch.records import SubnetConfig
+from hwsearch.supernet.store import load_supernet
+from hwsearch.supernet.supernet import Supernet
+from supernet_study.bands import BANDS, best_of_band, candidates, sized
+from supernet_study.runs import fine_tuned_base, trained_alone, trained_supernet
+from supernet_study.study import Row, Study, mious_by_set
+
+CURVE_SHARES = tuple(share / 12 for share in range(13))
+
+
+def claims(study: Study, *, alone: tuple[float, ...]) -> list[Row]:
+    """One row for each model of the table.
+
+    Args:
+        study: data, budget, and where results are kept.
+        alone: bands whose best architecture is also trained on its own.
+    """
+    base, net = load_supernet(study.start), trained_supernet(study)
+    largest, smallest = base.space.largest, base.space.smallest
+    rows = [
+        _row(study, "base, not trained further", base, largest),
+        _row(study, "base, fine-tuned as long", fine_tuned_base(study), largest),
+        _row(study, "supernet, largest", net, largest),
+    ]
+    for band, config in chosen_subnets(study).items():
+        name = f"{100 * band:.0f} % smaller"
+        rows.append(_row(study, f"supernet, {name}", net, config))
+        if band in alone:
+            single = trained_alone(study, f"{100 * band:.0f}", config)
+            rows.append(_row(study, f"trained alone, {name}", single, config))
+    rows.append(_row(study, "supernet, smallest", net, smallest))
+    floors = {chosen.data: box_floor(chosen) for chosen in study.final_sets}
+    rows.append({"model": "the box as mask", "miou": fmean(floors.values()), "sets": floors})
+    return rows
+
+
+def chosen_subnets(study: Study) -> dict[float, SubnetConfig]:
+    """Band → its best subnet by the search views."""
+
+    def search() -> dict[str, Any]:
+        net = trained_supernet(study)
+        found = {}
+        for band, members in candidates(net, seed=study.settings.seed).items():
+            best, first = best_of_band(study, net, members)
+            found[str(band)] = {"subnet": best.config.model_dump(), "first_round": first}
+        return found
+
+    kept = study.kept("bands", search)
+    return {band: SubnetConfig.model_validate(kept[str(band)]["subnet"]) for band in BANDS}
+
+
+def curve(study: Study) -> list[Row]:
+    """The regular subnets from the smallest to the largest, at the full resolution."""
+    net = trained_supernet(study)
+    resolution = net.space.largest.resolution
+    rows = []
+    for share in CURVE_SHARES:
+        config = net.space.between(share).model_copy(update={"resolution": resolution})
+        rows.append(_row(study, f"regular, {share:.2f}", net, config))
+    return rows
+
+
+def _row(study: Study, model: str, net: Supernet, config: SubnetConfig) -> Row:
+    def judge() -> Row:
+        sets = mious_by_set(net, config, study.final_sets)
+        size = sized(net, config)
+        return {
+            "model": model,
+            "subnet": config.model_dump(),
+            "params": size.params,
+            "macs": size.macs,
+            "miou": fmean(sets.values()),
+            "sets": sets,
+        }
+
+    name = "".join(letter if letter.isalnum() else "-" for letter in model)
+    return study.kept(f"row-{name}", judge)

@@ -1,0 +1,117 @@
+"""The trainings that are compared: supernet, full model, and subnets on their own.
+
+All of them start from the same weights and see the same batches in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hwsearch.data.dataset import Dataset
+from hwsearch.data.open import open_dataset
+from hwsearch.records import SubnetConfig
+from hwsearch.supernet.store import load_manifest, load_supernet, save_supernet
+from hwsearch.supernet.supernet import Supernet
+from hwsearch.supernet.training.rules import DrawSubnets, largest_only, sandwich
+from hwsearch.supernet.training.settings import TrainSettings
+from hwsearch.supernet.training.train import train
+from hwsearch.supernet.training.validation import validation
+from supernet_study.study import Study
+
+RANDOM_SUBNETS = 2
+VALIDATION_VIEWS = 48
+
+
+def trained_supernet(study: Study) -> Supernet:
+    """The supernet itself, by the sandwich rule."""
+    net = load_supernet(study.start)
+    draw = sandwich(net.space, net.removal_probabilities(), RANDOM_SUBNETS)
+    return trained(study, "supernet", net, draw=draw)
+
+
+def fine_tuned_base(study: Study) -> Supernet:
+    """The full model, trained as many steps on the same batches: the baseline to beat."""
+    net = load_supernet(study.start)
+    return trained(study, "base-fine-tuned", net, draw=largest_only(net.space))
+
+
+def trained_alone(study: Study, name: str, config: SubnetConfig) -> Supernet:
+    """One subnet, cut out of the base model and trained as many steps with no other."""
+    net = load_supernet(study.start)
+    return trained(study, f"alone-{name}", net, draw=lambda rng: [config])
+
+
+def trained(
+    study: Study,
+    name: str,
+    net: Supernet,
+    *,
+    draw: DrawSubnets,
+    settings: TrainSettings | None = None,
+    validated: bool = True,
+) -> Supernet:
+    """Train `net` in place, or go on with that training, or load what it left.
+
+    Args:
+        study: data and settings.
+        name: of the directory under the study's.
+        net: the weights to start from.
+        draw: the subnets of a step.
+        settings: None for the study's.
+        validated: log mIoUs as the training goes.
+    """
+    out = study.work / name
+    if (out / "supernet.json").exists():
+        return load_supernet(out)
+    train(
+        net,
+        training_sets(study.data),
+        settings=settings or study.settings,
+        draw_subnets=draw,
+        directory=out,
+        purpose=f"{name} {net.weights_digest()}",
+        validate=(
+            validation(study.data, framing=study.framing, max_views=VALIDATION_VIEWS)
+            if validated
+            else None
+        ),
+        progress=study.progress,
+    )
+    save_supernet(out, net, load_manifest(study.start))
+    return net
+
+
+def briefly_tuned(study: Study, net: Supernet, config: SubnetConfig, steps: int) -> Supernet:
+    """A subnet of the trained supernet after a few steps on its own; `net` is not changed."""
+    tuned = Supernet(net.sam, net.geometry, net.space, net.importance)
+    settings = replace(
+        study.settings,
+        steps=steps,
+        learning_rate=study.settings.learning_rate / 2,
+        warmup_steps=steps // 10,
+        ema_decay=0.9,
+        checkpoint_every=10 * steps,
+    )
+    train(
+        tuned,
+        training_sets(study.data),
+        settings=settings,
+        draw_subnets=lambda rng: [config],
+        directory=study.work / "tuned" / config.id,
+        purpose=f"tuned {net.weights_digest()}",
+        progress=study.progress,
+    )
+    (study.work / "tuned" / config.id / "training-state.pt").unlink()
+    return tuned
+
+
+_opened: dict[tuple[str, ...], list[Dataset]] = {}
+
+
+def training_sets(data: Sequence[str]) -> list[Dataset]:
+    """The training splits, opened once, so that later trainings find images and masks decoded."""
+    key = tuple(data)
+    if key not in _opened:
+        _opened[key] = [open_dataset(source, "train") for source in data]
+    return _opened[key]

@@ -1,0 +1,88 @@
+"""What a study of one base model and one data mix is given, and where it keeps its results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeVar
+
+from hwsearch.evaluation import EvaluationSet, evaluate
+from hwsearch.files import write_text
+from hwsearch.progress import Progress
+from hwsearch.records import Framing, SubnetConfig
+from hwsearch.supernet.store import load_manifest
+from hwsearch.supernet.supernet import Supernet
+from hwsearch.supernet.training.settings import TrainSettings
+from hwsearch.workflow.accuracy import search_data
+
+Result = TypeVar("Result")
+Row = dict[str, Any]  # one line of a table, as JSON holds it
+
+
+@dataclass(frozen=True)
+class Study:
+    """One base model on one mix of data sets, and how much is spent on it.
+
+    Attributes:
+        start: the untrained supernet directory, as `hwsearch supernet build` writes it.
+        checkpoint: the base model that it was built from.
+        data: data folders or `scenes`.
+        work: where checkpoints and results are kept; what is there is not done again.
+        settings: of the supernet's training and of all that is compared with it.
+        search_views: views of each set that subnets are chosen by.
+        final_views: views of each set that figures are quoted on; none of the former.
+    """
+
+    start: Path
+    checkpoint: Path
+    data: tuple[str, ...]
+    work: Path
+    settings: TrainSettings
+    search_views: int
+    final_views: int
+    progress: Progress
+
+    @cached_property
+    def framing(self) -> Framing:
+        """How the model sees the data."""
+        return load_manifest(self.start).framing
+
+    @cached_property
+    def search_sets(self) -> list[EvaluationSet]:
+        """What decides between subnets."""
+        return [self._views(source, self.search_views)[0] for source in self.data]
+
+    @cached_property
+    def final_sets(self) -> list[EvaluationSet]:
+        """What figures are quoted on: the split `test`, or the half of `val` not searched on."""
+        return [self._views(source, self.final_views)[1] for source in self.data]
+
+    def _views(self, source: str, views: int) -> tuple[EvaluationSet, EvaluationSet]:
+        found = search_data(source, framing=self.framing, max_views=views)
+        return found.search, found.final
+
+    def kept(self, name: str, compute: Callable[[], Result]) -> Result:
+        """The JSON result of that name, computed and kept if it is not there yet."""
+        path = self.work / "results" / f"{name}.json"
+        if not path.exists():
+            write_text(path, json.dumps(compute(), indent=1) + "\n")
+        found: Result = json.loads(path.read_text())
+        return found
+
+
+def mean_miou(supernet: Supernet, config: SubnetConfig, sets: list[EvaluationSet]) -> float:
+    """Box-prompted mIoU of an inherited subnet, each set weighing alike."""
+    sam = supernet.extract(config)
+    return fmean(evaluate(sam, chosen).miou for chosen in sets)
+
+
+def mious_by_set(
+    supernet: Supernet, config: SubnetConfig, sets: list[EvaluationSet]
+) -> dict[str, float]:
+    """The same for each set."""
+    sam = supernet.extract(config)
+    return {chosen.data: evaluate(sam, chosen).miou for chosen in sets}

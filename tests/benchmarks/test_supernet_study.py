@@ -1,0 +1,150 @@
+"""The supernet's benchmark at a size of seconds: every stage runs, and compares what it says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import tiny_supernet
+
+from hwsearch.costs import encoder_params
+from hwsearch.progress import SilentProgress
+from hwsearch.records import LayerImportance
+from hwsearch.supernet.store import SupernetManifest, load_supernet, save_supernet
+from hwsearch.supernet.supernet import Supernet
+from hwsearch.supernet.training.batches import BatchSettings
+from hwsearch.supernet.training.settings import TrainSettings
+from supernet_study import ablation, bands, claims, ranking, runs
+from supernet_study.study import Study, mean_miou
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("study")
+    net = tiny_supernet()
+    importance = tuple(
+        LayerImportance(index=i, is_global=False, miou_drop=0.1 * i, removal_probability=0.2 * i)
+        for i in net.space.removal_order
+    )
+    net = Supernet(net.sam, net.geometry, net.space, importance)
+    manifest = SupernetManifest(
+        geometry=net.geometry, space=net.space, importance=importance, framing="object"
+    )
+    save_supernet(folder / "start", net, manifest)
+    save_file(net.sam.state_dict(), folder / "base.safetensors")
+    return Study(
+        start=folder / "start",
+        checkpoint=folder / "base.safetensors",
+        data=("scenes",),
+        work=folder / "work",
+        settings=TrainSettings(
+            steps=2,
+            warmup_steps=1,
+            bfloat16=False,
+            batch=BatchSettings(images=1, prompts=1, min_object=8),
+        ),
+        search_views=4,
+        final_views=4,
+        progress=SilentProgress(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bands, "BANDS", (0.10, 0.25))
+    monkeypatch.setattr(claims, "BANDS", (0.10, 0.25))
+    monkeypatch.setattr(bands, "DRAWS", 2000)
+    monkeypatch.setattr(bands, "CANDIDATES", 3)
+    monkeypatch.setattr(bands, "WIDTH", 0.15)
+    monkeypatch.setattr(claims, "CURVE_SHARES", (0.0, 1.0))
+    monkeypatch.setattr(ranking, "EACH_BAND", 1)
+    monkeypatch.setattr(ablation, "JUDGED", 1)
+    monkeypatch.setattr(ablation, "CALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(runs, "VALIDATION_VIEWS", 2)
+
+
+def test_candidates_are_of_their_band(study: Study):
+    net = load_supernet(study.start)
+    full = encoder_params(net.geometry, net.space.largest)
+    for band, members in bands.candidates(net, seed=0).items():
+        assert 1 <= len({member.config.id for member in members}) <= 3
+        for member in members:
+            assert net.space.contains(member.config)
+            assert band <= 1 - member.params / full < band + 0.15
+            assert member.params == encoder_params(net.geometry, member.config)
+
+
+def test_the_claims_table_compares_inherited_with_trained_subnets(study: Study):
+    rows = {row["model"]: row for row in claims.claims(study, alone=(0.25,))}
+    assert list(rows) == [
+        "base, not trained further",
+        "base, fine-tuned as long",
+        "supernet, largest",
+        "supernet, 10 % smaller",
+        "supernet, 25 % smaller",
+        "trained alone, 25 % smaller",
+        "supernet, smallest",
+        "the box as mask",
+    ]
+    base = load_supernet(study.start)
+    largest = base.space.largest
+    by_hand = mean_miou(base, largest, study.final_sets)
+    assert rows["base, not trained further"]["miou"] == pytest.approx(by_hand)
+    tuned = load_supernet(study.work / "base-fine-tuned")
+    assert rows["base, fine-tuned as long"]["miou"] == mean_miou(tuned, largest, study.final_sets)
+    smaller = rows["supernet, 25 % smaller"]
+    assert smaller["params"] <= 0.75 * rows["supernet, largest"]["params"]
+    assert smaller["subnet"] == rows["trained alone, 25 % smaller"]["subnet"]
+
+
+def test_a_subnet_alone_trains_its_own_weights_only(study: Study):
+    claims.claims(study, alone=(0.25,))
+    base, alone = load_supernet(study.start), load_supernet(study.work / "alone-25")
+    kept = {layer.index for layer in claims.chosen_subnets(study)[0.25].layers}
+    for index in range(base.geometry.depth):
+        before = base.sam.image_encoder.blocks[index].norm1.weight
+        after = alone.sam.image_encoder.blocks[index].norm1.weight
+        assert torch.equal(before, after) == (index not in kept)
+
+
+def test_what_is_kept_is_not_done_again(study: Study):
+    first = study.kept("a", lambda: {"x": 1.5})
+    assert study.kept("a", lambda: pytest.fail("computed twice")) == first
+
+
+def test_the_ranking_compares_each_subnet_with_itself_tuned(study: Study):
+    found = ranking.ranking(study, steps=1)
+    net = runs.trained_supernet(study)
+    assert found["subnets"] == 4
+    assert -1 <= found["kendall_tau"] <= 1
+    largest = found["pairs"][0]
+    assert largest["inherited"] == mean_miou(net, net.space.largest, study.search_sets)
+    assert any(pair["tuned"] != pair["inherited"] for pair in found["pairs"])
+
+
+def test_each_variant_of_the_ablation_is_a_training_of_its_own(study: Study):
+    rows = ablation.ablation(study, steps=2, seeds=2)
+    assert [row["variant"] for row in rows] == [variant.name for variant in ablation.VARIANTS]
+    for row in rows:
+        assert row["random_spread"] >= 0
+        assert 0 <= row["smallest"] <= 1
+    weights = {
+        load_supernet(study.work / "ablation" / folder.name).weights_digest()
+        for folder in (study.work / "ablation").iterdir()
+    }
+    assert len(weights) == 2 * len(rows)
+
+
+def test_uniform_removal_draws_by_other_probabilities(study: Study):
+    net = load_supernet(study.start)
+    graded, uniform = (
+        ablation._rule(net, replace(ablation.Variant("x"), graded=graded))
+        for graded in (True, False)
+    )
+    draws = []
+    for rule in (graded, uniform):
+        kept = [config for seed in range(60) for config in rule(np.random.default_rng(seed))[1:-1]]
+        draws.append([sum(i not in config.indices for config in kept) for i in (1, 3)])
+    assert draws[0][1] > draws[0][0] + 10
+    assert abs(draws[1][1] - draws[1][0]) < draws[0][1] - draws[0][0]
