@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tiny import GEOMETRY, subnet, tiny_space
 
+from hwsearch.costs import encoder_params
 from hwsearch.errors import UsageError
 from hwsearch.records import LayerConfig, SubnetConfig
 from hwsearch.space import LayerChoices, SearchSpace, default_resolutions, default_space
@@ -262,3 +263,23 @@ def test_resolutions_that_the_geometry_cannot_have_are_refused(resolution: int):
 def test_more_layers_than_there_are_are_refused():
     with pytest.raises(UsageError, match="depth of 5 is more than the 4 layers"):
         default_space(GEOMETRY, min_depth=5)
+
+
+def test_regular_subnets_reach_from_the_smallest_to_the_largest():
+    space = default_space(GEOMETRY, removal_order=(3, 1, 2), min_depth=2)
+    assert space.between(0.0) == space.smallest
+    assert space.between(1.0) == space.largest
+    sizes = [encoder_params(GEOMETRY, space.between(share / 20)) for share in range(21)]
+    assert sizes == sorted(sizes)
+    assert all(space.contains(space.between(share / 20)) for share in range(21))
+    assert space.between(0.4).indices == (0, 1, 2)  # layer 3 is the first to go
+
+
+def test_layer_0_is_narrowed_only_where_it_is_asked_for():
+    full = default_space(GEOMETRY).smallest.layers[0]
+    assert (full.mlp_width, full.heads) == (GEOMETRY.mlp_width, GEOMETRY.heads)
+    narrow = default_space(GEOMETRY, narrow_first=True)
+    assert narrow.smallest.layers[0].mlp_width < GEOMETRY.mlp_width
+    assert narrow.smallest.layers[0].heads < GEOMETRY.heads
+    assert not narrow.layers[0].removable
+    assert narrow.largest == default_space(GEOMETRY).largest

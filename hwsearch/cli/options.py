@@ -16,6 +16,9 @@ WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", help="Folder for profiles, predictors and studies.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+ComputeOption = Annotated[
+    str, typer.Option("--device", help="What torch computes on: cpu, cuda, cuda:N or mps.")
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="'cpu' (ONNX Runtime) or 'cuda[:N]' (TensorRT).")
 ]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hwsearch.cli.options import (
+    ComputeOption,
     FramingOption,
     JsonOption,
     SeedOption,
@@ -57,6 +58,7 @@ def build(
         typer.Option(help="Sort neurons and heads by: wanda, taylor, magnitude, or none."),
     ] = "wanda",
     framing: FramingOption = None,
+    device: ComputeOption = "cpu",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -93,6 +95,7 @@ def build(
             ),
             ordering=chosen_ordering,
             seed=seed,
+            device=device,
             progress=progress,
         )
     space, geometry = supernet.space, supernet.geometry
@@ -175,6 +178,7 @@ def train(
         bool, typer.Option("--bf16/--fp32", help="bfloat16 autocast, or plain fp32.")
     ] = True,
     half: Annotated[bool, typer.Option("--half", help="Write the weights in fp16.")] = False,
+    device: ComputeOption = "cpu",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -215,6 +219,7 @@ def train(
             settings=settings,
             random_subnets=None if largest_only else random_subnets,
             half=half,
+            device=device,
             progress=progress,
         )
     figures = trained.history[-1]
@@ -247,6 +252,7 @@ def evaluate(
         int, typer.Option(min=1, help="At most so many images (or objects) of each set.")
     ] = 500,
     framing: FramingOption = None,
+    device: ComputeOption = "cpu",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -269,6 +275,7 @@ def evaluate(
         max_views=max_views,
         framing=parse_framing(framing, "") or None,
         seed=seed,
+        device=device,
     )
     with RichProgress() as progress:
         found = evaluate_model(supernet, plan, subnet=subnet, progress=progress)

@@ -42,7 +42,8 @@ def taylor_scores(
     neuron_sums = [torch.zeros_like(module.weight[0]) for module in hidden]
     head_sums = [torch.zeros_like(module.weight[0, :heads]) for module in outputs]
     images = 0
-    for batch in batches:
+    device = neuron_sums[0].device
+    for batch in (batch.to(device) for batch in batches):
         count = len(batch.images)
         images += count
         with _kept_inputs([*hidden, *outputs]) as kept:

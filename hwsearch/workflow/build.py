@@ -12,6 +12,7 @@ from segment_anything.modeling import Sam
 
 import hwsearch
 from hwsearch.checkpoint import load_checkpoint
+from hwsearch.compute import compute_device
 from hwsearch.data.dataset import Dataset
 from hwsearch.data.open import open_dataset
 from hwsearch.errors import UsageError
@@ -70,12 +71,12 @@ def build_supernet(
     choices: SpaceChoices | None = None,
     ordering: Ordering = "wanda",
     seed: int = 0,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> tuple[Supernet, SupernetManifest]:
     """Make a supernet: order its neurons and heads, rank its layers, and write it.
 
-    The largest subnet equals the checkpoint: to the last bit without ordering, up to rounding
-    with it.
+    The largest subnet equals the checkpoint up to rounding.
 
     Args:
         checkpoint: `.pth` or `.safetensors` of a Segment Anything model.
@@ -85,15 +86,18 @@ def build_supernet(
         choices: the search space.
         ordering: the score that neurons and heads are sorted by; `none` leaves them.
         seed: draws the calibration images.
+        device: what torch computes on, `cpu`, `cuda`, `cuda:N` or `mps`.
         progress: who shows the steps.
 
     Raises:
         CheckpointError: the checkpoint can't be used.
         DataError: the calibration data can't be used.
         UsageError: the search space can't be had.
+        DeviceError: there is no such device.
     """
     progress = progress or SilentProgress()
     choices = choices or SpaceChoices()
+    computes_on = compute_device(device)
     sam, geometry = load_checkpoint(checkpoint, model=model)
     space = default_space(
         geometry,
@@ -106,6 +110,7 @@ def build_supernet(
     datasets = [open_dataset(source, "train") for source in calibration.sources]
     sets = _calibration_sets(datasets, calibration, seed)
     supernet = Supernet(sam, geometry, space)
+    supernet.sam.to(computes_on)
 
     def score(model: Sam) -> float:
         return fmean(evaluate(model, chosen, progress=progress).miou for chosen in sets)

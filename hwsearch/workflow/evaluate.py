@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from hwsearch.compute import compute_device
 from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.data.dataset import SPLITS, Split
 from hwsearch.data.open import open_dataset
@@ -41,6 +42,7 @@ class EvaluationPlan:
         max_views: at most so many whole images, or single objects, of each set.
         framing: how the model sees the data; None for what the model was made for.
         seed: draws the views.
+        device: what torch computes on, `cpu`, `cuda`, `cuda:N` or `mps`; bundles run on the CPU.
     """
 
     data: Sequence[str]
@@ -48,6 +50,7 @@ class EvaluationPlan:
     max_views: int | None = 500
     framing: Framing | None = None
     seed: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,10 @@ def evaluate_model(
         return evaluate_subnet(model, plan, subnet=subnet or "largest", progress=progress)
     if subnet is not None:
         raise UsageError(f"{model} is a bundle, which holds a single subnet: leave --subnet out.")
+    if plan.device != "cpu":
+        raise UsageError(
+            f"{model} is a bundle, which ONNX Runtime evaluates on the CPU: leave --device out."
+        )
     return evaluate_bundle(directory, plan, progress=progress)
 
 
@@ -162,6 +169,7 @@ def evaluate_subnet(
     """
     loaded = load_supernet(supernet)
     config = named_subnet(loaded, subnet)
+    loaded.sam.to(compute_device(plan.device))
     return _evaluate(
         SamSegmenter(loaded.extract(config)),
         plan,

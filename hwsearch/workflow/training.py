@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwsearch.compute import compute_device
 from hwsearch.data.open import open_dataset
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.supernet.store import SupernetManifest, load_manifest, load_supernet, save_supernet
@@ -25,6 +26,7 @@ def train_supernet(
     settings: TrainSettings,
     random_subnets: int | None = 2,
     half: bool = False,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> tuple[Supernet, SupernetManifest]:
     """Train a supernet and write the result; an interrupted run resumes.
@@ -37,14 +39,18 @@ def train_supernet(
         random_subnets: subnets of each step beside the largest and the smallest; None to train
             the largest alone, as plain fine-tuning does.
         half: write the weights in fp16.
+        device: what torch computes on, `cpu`, `cuda`, `cuda:N` or `mps`.
         progress: who shows the steps.
 
     Raises:
         CheckpointError: the supernet can't be read, or `out` belongs to another training.
         DataError: a data set can't be used.
+        DeviceError: there is no such device.
     """
     progress = progress or SilentProgress()
+    computes_on = compute_device(device)
     supernet, manifest = load_supernet(source), load_manifest(source)
+    supernet.sam.to(computes_on)
     draw = (
         largest_only(supernet.space)
         if random_subnets is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -52,6 +52,12 @@ class TrainingBatch:
     labels: Tensor
     masks: Tensor
     present: Tensor
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """The same batch on a device."""
+        return TrainingBatch(
+            **{field.name: getattr(self, field.name).to(device) for field in fields(self)}
+        )
 
 
 def training_batches(

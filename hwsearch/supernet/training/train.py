@@ -42,7 +42,8 @@ def train(
     the time went into waiting for data, encoder, decoder and optimiser.
 
     Args:
-        supernet: changed in place; at the end it holds the averaged weights.
+        supernet: changed in place, on the device that it is on; at the end it holds the averaged
+            weights.
         datasets: training sets, drawn from evenly.
         settings: how long and how.
         draw_subnets: the subnets of a step, the teacher of in-place distillation first.
@@ -59,6 +60,7 @@ def train(
     """
     progress = progress or SilentProgress()
     sam = supernet.sam
+    device = next(sam.parameters()).device
     optimizer = _optimizer(supernet, settings)
     average = AveragedModel(sam, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
     about = [purpose, supernet.space.to_json(), *(dataset.fingerprint for dataset in datasets)]
@@ -80,7 +82,7 @@ def train(
         clock, losses = Clock(), []
         for step in range(start, settings.steps):
             with clock.measuring("data"):
-                batch = next(batches)
+                batch = next(batches).to(device)
             _set_learning_rate(optimizer, step, settings)
             rng = np.random.default_rng([settings.seed, step, 1])
             subnets = draw_subnets(rng)
