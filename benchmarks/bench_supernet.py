@@ -47,6 +47,9 @@ def main(
     tuning_steps: Annotated[int, typer.Option(help="Of the ranking's short trainings.")] = 60,
     search_views: Annotated[int, typer.Option(help="Of each set, to choose by.")] = 60,
     final_views: Annotated[int, typer.Option(help="Of each set, to quote.")] = 200,
+    outside: Annotated[
+        list[str] | None, typer.Option(help="A data folder that no training saw; repeat it.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
 ) -> None:
@@ -66,6 +69,7 @@ def main(
         ),
         search_views=search_views,
         final_views=final_views,
+        outside=tuple(outside or ()),
         progress=progress,
     )
     bands = tuple(float(band) for band in alone.split(",") if band)

@@ -10,7 +10,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from hwsearch.evaluation import EvaluationSet, evaluate
+from hwsearch.data.open import open_dataset
+from hwsearch.evaluation import EvaluationSet, evaluate, evaluation_set
+from hwsearch.evaluation.answers import ask
+from hwsearch.evaluation.segmenter import SamSegmenter
 from hwsearch.files import write_text
 from hwsearch.progress import Progress
 from hwsearch.records import Framing, SubnetConfig
@@ -35,6 +38,7 @@ class Study:
         settings: of the supernet's training and of all that is compared with it.
         search_views: views of each set that subnets are chosen by.
         final_views: views of each set that figures are quoted on; none of the former.
+        outside: data folders that no training saw, whose split `val` is looked at as well.
     """
 
     start: Path
@@ -44,6 +48,7 @@ class Study:
     settings: TrainSettings
     search_views: int
     final_views: int
+    outside: tuple[str, ...]
     progress: Progress
 
     @cached_property
@@ -60,6 +65,16 @@ class Study:
     def final_sets(self) -> list[EvaluationSet]:
         """What figures are quoted on: the split `test`, or the half of `val` not searched on."""
         return [self._views(source, self.final_views)[1] for source in self.data]
+
+    @cached_property
+    def outside_sets(self) -> list[EvaluationSet]:
+        """Images from other sources than the training's."""
+        return [
+            evaluation_set(
+                open_dataset(source, "val"), framing=self.framing, max_views=self.final_views
+            )
+            for source in self.outside
+        ]
 
     def _views(self, source: str, views: int) -> tuple[EvaluationSet, EvaluationSet]:
         found = search_data(source, framing=self.framing, max_views=views)
@@ -80,9 +95,11 @@ def mean_miou(supernet: Supernet, config: SubnetConfig, sets: list[EvaluationSet
     return fmean(evaluate(sam, chosen).miou for chosen in sets)
 
 
-def mious_by_set(
+def ious_by_set(
     supernet: Supernet, config: SubnetConfig, sets: list[EvaluationSet]
-) -> dict[str, float]:
-    """The same for each set."""
-    sam = supernet.extract(config)
-    return {chosen.data: evaluate(sam, chosen).miou for chosen in sets}
+) -> dict[str, list[float]]:
+    """IoU of every object of each set, in the order of its views."""
+    segmenter = SamSegmenter(supernet.extract(config))
+    return {
+        chosen.data: ask(segmenter, chosen)["box"].selected.round(4).tolist() for chosen in sets
+    }
