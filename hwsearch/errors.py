@@ -29,6 +29,10 @@ class DeviceError(HwsearchError):
     """The device, its runtime or a package that it needs is not available here."""
 
 
+class TrainingError(HwsearchError):
+    """A training can't go on: it diverges, or another one works in its directory."""
+
+
 class ProfileError(HwsearchError):
     """A latency profile is missing, damaged, or lacks what was asked of it."""
 

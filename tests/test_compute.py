@@ -11,17 +11,18 @@ def test_the_cpu_is_always_there():
     assert compute_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cpu:0", "meta", ""])
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cpu:0", "meta", "", "cuda:99999"])
 def test_what_is_no_device_is_refused(name: str):
-    with pytest.raises(UsageError, match="take cpu, cuda"):
+    with pytest.raises(UsageError, match="torch computes on cpu, cuda"):
         compute_device(name)
 
 
 def test_cuda_devices_are_counted(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert compute_device("cuda") == torch.device("cuda")
+    assert compute_device("cuda") == torch.device("cuda", 0)
     assert compute_device("cuda:1") == torch.device("cuda", 1)
+    assert compute_device("cuda:01") == torch.device("cuda", 1)
     with pytest.raises(DeviceError, match=r"no cuda:2: torch sees 2"):
         compute_device("cuda:2")
 

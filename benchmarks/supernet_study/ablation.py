@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,20 @@ from supernet_study.runs import RANDOM_SUBNETS, trained, training_sets
 from supernet_study.study import Study, mean_miou
 
 CALIBRATION_BATCHES, CALIBRATION_SEED = 20, 7
+FIGURES = ("largest", "random", "smallest")
 JUDGED = 12  # random subnets that every variant is judged on, beside largest and smallest
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The default training, or it with one ingredient changed."""
+    """The default training, or one that differs from another by one ingredient.
+
+    Attributes:
+        against: the variant that it differs from.
+    """
 
     name: str
+    against: str = "default"
     ordering: Ordering = "wanda"
     graded: bool = True
     distillation: bool = True
@@ -45,30 +51,42 @@ VARIANTS = (
     Variant("ordered by Taylor", ordering="taylor"),
     Variant("uniform removal", graded=False),
     Variant("no distillation", distillation=False),
-    Variant("random subnets only", sandwiched=False),
+    # Without the largest in every step there is no teacher, hence the other comparison.
+    Variant("random subnets only", "no distillation", distillation=False, sandwiched=False),
 )
 
 
 def ablation(study: Study, *, steps: int, seeds: int) -> list[dict[str, Any]]:
-    """One row for each variant: mIoU of largest, smallest and random subnets over the seeds.
+    """One row for each variant: mIoU of largest, smallest and random subnets, and its differences.
+
+    The differences (`…_gain`) are those of trainings with the same seed, to the variant named by
+    `against`; one for each seed, so that their spread can be seen.
 
     Args:
         study: data and where results are kept.
         steps: budget of each training, in optimiser steps of four subnets.
         seeds: trainings of each variant, on other batches and other subnets.
     """
-    return [_row(study, variant, steps, seeds) for variant in VARIANTS]
+    runs = {
+        variant.name: [_judged(study, variant, steps, seed) for seed in range(seeds)]
+        for variant in VARIANTS
+    }
+    return [
+        {"variant": variant.name, "against": variant.against, "steps": steps, "seeds": seeds}
+        | {"untrained": runs[variant.name][0]["untrained"]}
+        | _figures(runs[variant.name], runs[variant.against])
+        for variant in VARIANTS
+    ]
 
 
-def _row(study: Study, variant: Variant, steps: int, seeds: int) -> dict[str, Any]:
-    runs = [_judged(study, variant, steps, seed) for seed in range(seeds)]
-    row: dict[str, Any] = {"variant": variant.name, "steps": steps, "seeds": seeds}
-    for figure in ("largest", "random", "smallest"):
-        values = [run[figure] for run in runs]
-        row[figure] = fmean(values)
-        row[f"{figure}_spread"] = stdev(values) if seeds > 1 else None
-    row["untrained"] = runs[0]["untrained"]
-    return row
+def _figures(runs: list[dict[str, float]], others: list[dict[str, float]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for figure in FIGURES:
+        found[figure] = fmean(run[figure] for run in runs)
+        found[f"{figure}_gain"] = [
+            run[figure] - other[figure] for run, other in zip(runs, others, strict=True)
+        ]
+    return found
 
 
 def _judged(study: Study, variant: Variant, steps: int, seed: int) -> dict[str, float]:
@@ -79,14 +97,14 @@ def _judged(study: Study, variant: Variant, steps: int, seed: int) -> dict[str, 
         untrained = study.kept(f"untrained-{variant.ordering}", lambda: _random_miou(study, before))
         after = trained(
             study,
-            f"ablation/{name}",
+            f"ablation/{name}-{steps}",
             before,
             draw=_rule(before, variant),
             settings=replace(
                 study.settings,
                 steps=steps,
                 seed=seed,
-                distillation=variant.distillation and variant.sandwiched,
+                distillation=variant.distillation,
                 ema_decay=0.98,
                 warmup_steps=steps // 10,
                 checkpoint_every=max(25, steps // 4),
@@ -97,7 +115,6 @@ def _judged(study: Study, variant: Variant, steps: int, seed: int) -> dict[str, 
             name: fmean(mean_miou(after, config, study.search_sets) for config in configs)
             for name, configs in _judged_subnets(after)
         }
-        (study.work / "ablation" / name / "training-state.pt").unlink(missing_ok=True)
         return figures | {"untrained": untrained}
 
     return study.kept(f"ablation/{name}-{steps}", judge)

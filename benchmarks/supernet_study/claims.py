@@ -13,8 +13,8 @@ from hwsearch.records import SubnetConfig
 from hwsearch.supernet.store import load_supernet
 from hwsearch.supernet.supernet import Supernet
 from supernet_study.bands import BANDS, best_of_band, candidates, sized
-from supernet_study.runs import fine_tuned_base, trained_alone, trained_supernet
-from supernet_study.study import Row, Study, ious_by_set
+from supernet_study.runs import PASSES, fine_tuned_base, trained_alone, trained_supernet
+from supernet_study.study import Row, Study, ious_by_set, names_of
 
 BASELINE = "base, fine-tuned as long"
 CURVE_SHARES = tuple(share / 12 for share in range(13))
@@ -45,7 +45,8 @@ def claims(study: Study, *, alone: tuple[float, ...]) -> list[Row]:
             single = trained_alone(study, f"{100 * band:.0f}", config)
             rows.append(_row(study, f"trained alone, {name}", single, config))
     rows.append(_row(study, "supernet, smallest", net, smallest))
-    floors = {chosen.data: box_floor(chosen) for chosen in study.final_sets}
+    names = names_of(study.final_sets)
+    floors = dict(zip(names, map(box_floor, study.final_sets), strict=True))
     return [
         *(_summed_up(study, row, baseline) for row in rows),
         {"model": "the box as mask", "miou": fmean(floors.values()), "sets": floors},
@@ -59,12 +60,19 @@ def chosen_subnets(study: Study) -> dict[float, SubnetConfig]:
         net = trained_supernet(study)
         found = {}
         for band, members in candidates(net, seed=study.settings.seed).items():
+            if not members:
+                study.progress.log(f"No subnet of this space is {100 * band:.0f} % smaller.")
+                continue
             best, first = best_of_band(study, net, members)
             found[str(band)] = {"subnet": best.config.model_dump(), "first_round": first}
         return found
 
     kept = study.kept("bands", search)
-    return {band: SubnetConfig.model_validate(kept[str(band)]["subnet"]) for band in BANDS}
+    return {
+        band: SubnetConfig.model_validate(kept[str(band)]["subnet"])
+        for band in BANDS
+        if str(band) in kept
+    }
 
 
 def curve(study: Study) -> list[Row]:
@@ -101,10 +109,10 @@ def _summed_up(study: Study, row: Row, baseline: Row) -> Row:
     sets = {name: fmean(ious) for name, ious in row["ious"].items()}
     gains = [
         Clustered(
-            np.array(row["ious"][chosen.data]) - np.array(baseline["ious"][chosen.data]),
+            np.array(row["ious"][name]) - np.array(baseline["ious"][name]),
             chosen.clusters,
         )
-        for chosen in study.final_sets
+        for name, chosen in zip(names_of(study.final_sets), study.final_sets, strict=True)
     ]
     return {
         **{key: row[key] for key in ("model", "subnet", "params", "macs")},
@@ -113,4 +121,5 @@ def _summed_up(study: Study, row: Row, baseline: Row) -> Row:
         "gain_interval": mean_interval(gains),
         "sets": sets,
         "outside": {name: fmean(ious) for name, ious in row["outside"].items()},
+        "subnet_passes_per_step": PASSES if row["model"].startswith(("supernet", "regular")) else 1,
     }

@@ -5,20 +5,28 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
+from hwsearch.errors import UsageError
 from hwsearch.records import SubnetConfig
-from supernet_study.bands import candidates
+from supernet_study.bands import candidates, sized
 from supernet_study.runs import briefly_tuned, trained_supernet
 from supernet_study.study import Study, mean_miou
 
 EACH_BAND = 4
+FEWEST = 16
+RESAMPLES = 1000
+Floats = NDArray[np.float64]
 
 
 def ranking(study: Study, *, steps: int) -> dict[str, Any]:
     """Kendall's τ between inherited mIoU and mIoU after `steps` steps of a subnet's own.
 
     Subnets are drawn evenly from the size bands, at any resolution, with both ends of the space.
+    Beside it stands how well parameters and MACs alone would rank them: what is above that is
+    what inherited accuracy adds.
     """
     net = trained_supernet(study)
     resolutions = itertools.cycle(net.space.resolutions)
@@ -28,9 +36,30 @@ def ranking(study: Study, *, steps: int) -> dict[str, Any]:
         for member in members[:EACH_BAND]
     ]
     configs = [net.space.largest, *drawn, net.space.smallest]
+    if len(configs) < FEWEST:
+        raise UsageError(f"Only {len(configs)} subnets lie in the size bands, fewer than {FEWEST}.")
     pairs = [_pair(study, config, steps) for config in configs]
-    tau = kendalltau([pair["inherited"] for pair in pairs], [pair["tuned"] for pair in pairs])
-    return {"steps": steps, "subnets": len(pairs), "kendall_tau": tau.statistic, "pairs": pairs}
+    tuned = np.array([pair["tuned"] for pair in pairs])
+    inherited = np.array([pair["inherited"] for pair in pairs])
+    sizes = [sized(net, config) for config in configs]
+    return {
+        "steps": steps,
+        "subnets": len(pairs),
+        "kendall_tau": kendalltau(inherited, tuned).statistic,
+        "kendall_tau_interval": _interval(inherited, tuned),
+        "kendall_tau_of_params": kendalltau([size.params for size in sizes], tuned).statistic,
+        "kendall_tau_of_macs": kendalltau([size.macs for size in sizes], tuned).statistic,
+        "pairs": pairs,
+    }
+
+
+def _interval(one: Floats, other: Floats) -> tuple[float, float]:
+    """95 % percentile bootstrap over subnets."""
+    rng = np.random.default_rng(0)
+    draws = rng.integers(len(one), size=(RESAMPLES, len(one)))
+    taus = [kendalltau(one[draw], other[draw]).statistic for draw in draws]
+    low, high = np.nanquantile(taus, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _pair(study: Study, config: SubnetConfig, steps: int) -> dict[str, Any]:
@@ -42,4 +71,4 @@ def _pair(study: Study, config: SubnetConfig, steps: int) -> dict[str, Any]:
             "tuned": mean_miou(briefly_tuned(study, net, config, steps), config, study.search_sets),
         }
 
-    return study.kept(f"ranking/{config.id}", judge)
+    return study.kept(f"ranking/{config.id}-{steps}", judge)

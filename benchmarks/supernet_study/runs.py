@@ -1,6 +1,8 @@
 """The trainings that are compared: supernet, full model, and subnets on their own.
 
-All of them start from the same weights and see the same batches in the same order.
+All of them start from the same weights and see the same batches in the same order, in the same
+number of optimiser steps. A step of the supernet passes through `PASSES` subnets, of the others
+through one: equal in data and updates, not in arithmetic.
 """
 
 from __future__ import annotations
@@ -11,15 +13,17 @@ from dataclasses import replace
 from hwsearch.data.dataset import Dataset
 from hwsearch.data.open import open_dataset
 from hwsearch.records import SubnetConfig
-from hwsearch.supernet.store import load_manifest, load_supernet, save_supernet
+from hwsearch.supernet.store import MANIFEST_NAME, load_manifest, load_supernet, save_supernet
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.supernet.training.rules import DrawSubnets, largest_only, sandwich
 from hwsearch.supernet.training.settings import TrainSettings
+from hwsearch.supernet.training.state import CHECKPOINT_NAME
 from hwsearch.supernet.training.train import train
 from hwsearch.supernet.training.validation import validation
 from supernet_study.study import Study
 
 RANDOM_SUBNETS = 2
+PASSES = RANDOM_SUBNETS + 2
 VALIDATION_VIEWS = 48
 
 
@@ -39,7 +43,7 @@ def fine_tuned_base(study: Study) -> Supernet:
 def trained_alone(study: Study, name: str, config: SubnetConfig) -> Supernet:
     """One subnet, cut out of the base model and trained as many steps with no other."""
     net = load_supernet(study.start)
-    return trained(study, f"alone-{name}", net, draw=lambda rng: [config])
+    return trained(study, f"alone-{name}", net, draw=lambda rng: [config], validated=False)
 
 
 def trained(
@@ -51,7 +55,7 @@ def trained(
     settings: TrainSettings | None = None,
     validated: bool = True,
 ) -> Supernet:
-    """Train `net` in place, or go on with that training, or load what it left.
+    """Train `net` in place, or go on with that training, or take what it left.
 
     Args:
         study: data and settings.
@@ -60,10 +64,11 @@ def trained(
         draw: the subnets of a step.
         settings: None for the study's.
         validated: log mIoUs as the training goes.
+
+    Raises:
+        CheckpointError: the directory holds a training of other settings or data.
     """
     out = study.work / name
-    if (out / "supernet.json").exists():
-        return load_supernet(out)
     train(
         net,
         training_sets(study.data),
@@ -78,7 +83,8 @@ def trained(
         ),
         progress=study.progress,
     )
-    save_supernet(out, net, load_manifest(study.start))
+    if not (out / MANIFEST_NAME).exists():
+        save_supernet(out, net, load_manifest(study.start))
     return net
 
 
@@ -93,16 +99,17 @@ def briefly_tuned(study: Study, net: Supernet, config: SubnetConfig, steps: int)
         ema_decay=0.9,
         checkpoint_every=10 * steps,
     )
+    folder = study.work / "tuned" / f"{config.id}-{steps}"
     train(
         tuned,
         training_sets(study.data),
         settings=settings,
         draw_subnets=lambda rng: [config],
-        directory=study.work / "tuned" / config.id,
+        directory=folder,
         purpose=f"tuned {net.weights_digest()}",
         progress=study.progress,
     )
-    (study.work / "tuned" / config.id / "training-state.pt").unlink()
+    (folder / CHECKPOINT_NAME).unlink()
     return tuned
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
+from hwsearch.data.dataset import distinct_names
 from hwsearch.data.open import open_dataset
 from hwsearch.evaluation import EvaluationSet, evaluate, evaluation_set
 from hwsearch.evaluation.answers import ask
 from hwsearch.evaluation.segmenter import SamSegmenter
 from hwsearch.files import write_text
 from hwsearch.progress import Progress
-from hwsearch.records import Framing, SubnetConfig
-from hwsearch.supernet.store import load_manifest
+from hwsearch.records import Framing, SubnetConfig, short_digest
+from hwsearch.supernet.store import load_manifest, load_supernet
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.supernet.training.settings import TrainSettings
 from hwsearch.workflow.accuracy import search_data
@@ -52,6 +53,15 @@ class Study:
     progress: Progress
 
     @cached_property
+    def digest(self) -> str:
+        """Of all that results depend on; those of another study are not mistaken for this one's."""
+        data = [open_dataset(source, "train").fingerprint for source in self.data]
+        outside = [open_dataset(source, "val").fingerprint for source in self.outside]
+        weights = load_supernet(self.start).weights_digest()
+        views = [self.search_views, self.final_views]
+        return short_digest(json.dumps([weights, data, outside, views, asdict(self.settings)]))
+
+    @cached_property
     def framing(self) -> Framing:
         """How the model sees the data."""
         return load_manifest(self.start).framing
@@ -82,7 +92,7 @@ class Study:
 
     def kept(self, name: str, compute: Callable[[], Result]) -> Result:
         """The JSON result of that name, computed and kept if it is not there yet."""
-        path = self.work / "results" / f"{name}.json"
+        path = self.work / "results" / self.digest / f"{name}.json"
         if not path.exists():
             write_text(path, json.dumps(compute(), indent=1) + "\n")
         found: Result = json.loads(path.read_text())
@@ -101,5 +111,11 @@ def ious_by_set(
     """IoU of every object of each set, in the order of its views."""
     segmenter = SamSegmenter(supernet.extract(config))
     return {
-        chosen.data: ask(segmenter, chosen)["box"].selected.round(4).tolist() for chosen in sets
+        name: ask(segmenter, chosen)["box"].selected.round(4).tolist()
+        for name, chosen in zip(names_of(sets), sets, strict=True)
     }
+
+
+def names_of(sets: list[EvaluationSet]) -> list[str]:
+    """One name for each set, none twice."""
+    return distinct_names([chosen.data for chosen in sets])

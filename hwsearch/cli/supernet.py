@@ -1,4 +1,4 @@
-"""`hwsearch supernet build | train | evaluate`."""
+"""`hwsearch supernet build | inspect | train | evaluate`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,10 @@ def build(
         str,
         typer.Option(help="Sort neurons and heads by: wanda, taylor, magnitude, or none."),
     ] = "wanda",
+    taylor: Annotated[
+        bool,
+        typer.Option("--taylor/--no-taylor", help="Taylor scores too: several GB at 1024 px."),
+    ] = True,
     framing: FramingOption = None,
     device: ComputeOption = "cpu",
     seed: SeedOption = 0,
@@ -84,6 +88,7 @@ def build(
                 sources=tuple(data),
                 views=max(calibration_views, len(data)),
                 framing=parse_framing(framing, "image"),
+                taylor=taylor,
             ),
             model=model,
             choices=SpaceChoices(

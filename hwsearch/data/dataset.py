@@ -157,6 +157,12 @@ class Subset:
         return self._dataset.key(self._indices[index])
 
 
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names of data sets, numbered where several have the same."""
+    earlier = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({n + 1})" if n else name for name, n in zip(names, earlier, strict=True)]
+
+
 def split_in_half(dataset: Dataset) -> tuple[Subset, Subset]:
     """Two disjoint halves that depend on the samples' keys alone, not on their order.
 

@@ -11,6 +11,7 @@ then `hwsearch supernet train`.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +63,11 @@ def pretrain(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     progress = RichProgress()
-    sam = build_sam(DEMO_GEOMETRY) if start is None else load_checkpoint(start)[0]
+    sam = build_sam(DEMO_GEOMETRY)
+    if start is not None:
+        sam, geometry = load_checkpoint(start)
+        if geometry != DEMO_GEOMETRY:
+            sys.exit(f"Error: {start} is no checkpoint of this script: its geometry differs.")
     model = Supernet(sam, DEMO_GEOMETRY, _largest_alone())
     settings = TrainSettings(
         steps=steps,

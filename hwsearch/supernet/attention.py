@@ -12,8 +12,8 @@ class FoldedAttention(Attention):  # type: ignore[misc]  # segment_anything is u
 
     segment_anything adds the decomposed relative positions to the B·N×HW×HW attention map, twice.
     Here they are further columns of the queries, picked out by one-hot columns of the keys, so
-    that q'·k'ᵀ = q·kᵀ + rel_h + rel_w comes out of one product. On a CPU that takes a quarter off
-    a training step.
+    that q'·k'ᵀ = q·kᵀ + rel_h + rel_w comes out of one product. On two CPU cores that took a fifth
+    to a third off a training step of a 192 wide encoder at 256 px.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -110,8 +110,9 @@ def _removal_probability(drop: float, of_its_kind: Sequence[float]) -> float:
 def with_uniform_removal(importance: Sequence[LayerImportance]) -> tuple[LayerImportance, ...]:
     """The same records, each with the mean of all removal probabilities.
 
-    Random subnets are then as deep on average, but blind to what a layer is worth: what graded
-    probabilities bring is measured against it.
+    Random subnets are then as deep on average, but drawn blind to what a layer is worth: what
+    graded probabilities bring is measured against it. Only where more layers are drawn than may
+    go does the order of removal still decide.
     """
     if not importance:
         return ()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors.torch import save_file
 
 from hwsearch.checkpoint import read_state_dict
@@ -50,6 +50,15 @@ class SupernetManifest(Record):
     framing: Framing = "image"
     provenance: dict[str, str] = Field(default_factory=dict)
     history: tuple[dict[str, float | int | str], ...] = ()
+
+    @model_validator(mode="after")
+    def _scores_are_of_all_layers(self) -> Self:
+        methods = [set(layer.methods) for layer in self.scores]
+        if self.scores and (len(methods) != self.geometry.depth or not methods[0]):
+            raise ValueError(f"scores are of {len(methods)} layers, not {self.geometry.depth}")
+        if any(of_layer != methods[0] for of_layer in methods):
+            raise ValueError("scores are not of the same methods in all layers")
+        return self
 
 
 def save_supernet(

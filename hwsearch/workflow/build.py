@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +15,7 @@ from hwsearch.checkpoint import load_checkpoint
 from hwsearch.compute import compute_device
 from hwsearch.data.dataset import Dataset
 from hwsearch.data.open import open_dataset
-from hwsearch.errors import UsageError
+from hwsearch.errors import DataError, UsageError
 from hwsearch.evaluation import EvaluationSet, default_batch, evaluate, evaluation_set
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Framing, SamGeometry, ScoreMethod
@@ -47,12 +47,14 @@ class Calibration:
     """Images that importance and ordering are found on, from the training splits of `sources`.
 
     `views` is shared evenly among the sources: so many whole images, or windows around objects.
-    Taylor scores are found on as many views, drawn and flipped as in training.
+    Taylor scores are found on as many views, drawn and flipped as in training; without `taylor`
+    they are left out, and with them a backward pass that takes several GB at 1024 px.
     """
 
     sources: tuple[str, ...]
     views: int = 16
     framing: Framing = "image"
+    taylor: bool = True
 
     def __post_init__(self) -> None:
         if not self.sources or self.views < len(self.sources):
@@ -92,10 +94,12 @@ def build_supernet(
     Raises:
         CheckpointError: the checkpoint can't be used.
         DataError: the calibration data can't be used.
-        UsageError: the search space can't be had.
-        DeviceError: there is no such device.
+        UsageError: the search space can't be had, or there is no such device.
+        DeviceError: torch can't use it here.
     """
     progress = progress or SilentProgress()
+    if ordering == "taylor" and not calibration.taylor:
+        raise UsageError("Ordering by Taylor needs its scores: leave --no-taylor out.")
     choices = choices or SpaceChoices()
     computes_on = compute_device(device)
     sam, geometry = load_checkpoint(checkpoint, model=model)
@@ -116,11 +120,19 @@ def build_supernet(
         return fmean(evaluate(model, chosen, progress=progress).miou for chosen in sets)
 
     progress.log("Scoring neurons and heads.")
-    scores = _scores(
-        supernet,
-        run=lambda: score(supernet.sam),
-        batches=_calibration_batches(datasets, geometry, calibration, seed, progress),
-    )
+    norms = activation_norms(supernet, lambda: score(supernet.sam))
+    scores: dict[ScoreMethod, tuple[LayerScores, ...]] = {
+        "magnitude": magnitude_scores(supernet),
+        "wanda": wanda_scores(supernet, norms),
+    }
+    if calibration.taylor:
+        batches = _calibration_batches(datasets, geometry, calibration, seed, progress)
+        try:
+            scores["taylor"] = taylor_scores(supernet, batches)
+        except DataError as error:
+            if ordering == "taylor":
+                raise
+            progress.log(f"Taylor scores are left out. {error}")
     if ordering != "none":
         orders = reorder(supernet, scores[ordering])
         scores = {method: rearranged(layers, orders) for method, layers in scores.items()}
@@ -141,17 +153,6 @@ def build_supernet(
     )
     save_supernet(out, supernet, manifest)
     return supernet, manifest
-
-
-def _scores(
-    supernet: Supernet, *, run: Callable[[], object], batches: Iterable[TrainingBatch]
-) -> dict[ScoreMethod, tuple[LayerScores, ...]]:
-    """Scores of all neurons and heads by every method: the page compares what each would keep."""
-    return {
-        "magnitude": magnitude_scores(supernet),
-        "wanda": wanda_scores(supernet, activation_norms(supernet, run)),
-        "taylor": taylor_scores(supernet, batches),
-    }
 
 
 def _calibration_sets(

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from hwsearch.compute import compute_device
 from hwsearch.costs import encoder_macs, encoder_params
-from hwsearch.data.dataset import SPLITS, Split
+from hwsearch.data.dataset import SPLITS, Split, distinct_names
 from hwsearch.data.open import open_dataset
 from hwsearch.errors import UsageError
 from hwsearch.evaluation import (
@@ -165,7 +165,8 @@ def evaluate_subnet(
     Raises:
         CheckpointError: the supernet can't be read.
         DataError: a data set can't be used.
-        UsageError: there is no such subnet or split.
+        UsageError: there is no such subnet, split or device.
+        DeviceError: torch can't use it here.
     """
     loaded = load_supernet(supernet)
     config = named_subnet(loaded, subnet)
@@ -185,21 +186,22 @@ def evaluate_bundle(
 ) -> SubnetAccuracy:
     """Evaluate a bundle's encoder and decoder as they are, with ONNX Runtime on the CPU.
 
-    Without a framing in the plan, it is that of the accuracy in the bundle's manifest, or whole
-    images.
+    Without a framing in the plan, it is that of the accuracy in the bundle's manifest.
 
     Raises:
         ExportError: the bundle can't be read.
         DeviceError: ONNX Runtime can't load its files.
         DataError: a data set can't be used.
-        UsageError: there is no such split.
+        UsageError: there is no such split, or nothing tells the framing.
     """
     with open_segmenter(bundle) as (manifest, segmenter):
-        known: Framing = manifest.accuracy.framing if manifest.accuracy else "image"
+        framing = plan.framing or (manifest.accuracy.framing if manifest.accuracy else None)
+        if framing is None:
+            raise UsageError(f"{bundle} does not tell how it sees data: say --framing.")
         return _evaluate(
             segmenter,
             plan,
-            framing=plan.framing or known,
+            framing=framing,
             geometry=manifest.geometry,
             subnet=manifest.subnet,
             progress=progress,
@@ -216,24 +218,21 @@ def _evaluate(
     progress: Progress | None,
 ) -> SubnetAccuracy:
     split = named_split(plan.split)
-    sets: dict[str, Accuracy] = {}
-    floors: dict[str, float] = {}
-    ious: list[Clustered] = []
-    for source in plan.data:
-        chosen = evaluation_set(
+    chosen = [
+        evaluation_set(
             open_dataset(source, split), framing=framing, max_views=plan.max_views, seed=plan.seed
         )
-        name = chosen.data if chosen.data not in sets else source
-        sets[name], selected = _judge(segmenter, chosen, progress or SilentProgress())
-        floors[name] = box_floor(chosen)
-        ious.append(selected)
+        for source in plan.data
+    ]
+    judged = [_judge(segmenter, views, progress or SilentProgress()) for views in chosen]
+    names = distinct_names([views.data for views in chosen])
     return SubnetAccuracy(
         subnet=subnet,
         params=encoder_params(geometry, subnet),
         macs=encoder_macs(geometry, subnet),
-        sets=sets,
-        box_floors=floors,
-        miou_interval=mean_interval(ious),
+        sets=dict(zip(names, (accuracy for accuracy, _ in judged), strict=True)),
+        box_floors=dict(zip(names, map(box_floor, chosen), strict=True)),
+        miou_interval=mean_interval([ious for _, ious in judged]),
     )
 
 

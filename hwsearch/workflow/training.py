@@ -45,7 +45,9 @@ def train_supernet(
     Raises:
         CheckpointError: the supernet can't be read, or `out` belongs to another training.
         DataError: a data set can't be used.
-        DeviceError: there is no such device.
+        UsageError: there is no such device.
+        DeviceError: torch can't use it here.
+        TrainingError: the loss is no longer a number, or another process trains into `out`.
     """
     progress = progress or SilentProgress()
     computes_on = compute_device(device)
@@ -72,6 +74,9 @@ def train_supernet(
         "random_subnets": "none" if random_subnets is None else random_subnets,
         "learning_rate": settings.learning_rate,
         "images_per_step": settings.batch.images,
+        "distillation": settings.distillation,
+        "correction_share": settings.correction_share,
+        "seed": settings.seed,
         **(log[-1] if log else {}),
     }
     manifest = manifest.model_copy(update={"history": (*manifest.history, entry)})

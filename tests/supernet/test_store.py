@@ -30,7 +30,10 @@ IMPORTANCE = (
 SPREAD = ScoreSpread(
     heads=(0.25, 0.5, 0.2, 0.05), first_neurons=(0.3, 0.6, 1.0), best_neurons=(0.4, 0.7, 1.0)
 )
-SCORES = (LayerSpread(index=2, mlp_widths=(16, 32, 64), methods={"taylor": SPREAD}),)
+SCORES = tuple(
+    LayerSpread(index=index, mlp_widths=(16, 32, 64), methods={"taylor": SPREAD})
+    for index in range(4)
+)
 
 
 def manifest_of(supernet: Supernet) -> SupernetManifest:
@@ -74,6 +77,20 @@ def test_a_manifest_from_before_scores_were_kept_is_read(directory: Path):
     assert manifest.scores == ()
     assert manifest.importance[0].mlp_drop is None
     assert load_manifest("demo").importance[0].index == 1
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [SCORES[:3], (*SCORES[:3], SCORES[3].model_copy(update={"methods": {"wanda": SPREAD}}))],
+)
+def test_scores_that_are_not_of_all_layers_alike_are_refused(
+    directory: Path, scores: tuple[LayerSpread, ...]
+):
+    fields = json.loads((directory / MANIFEST_NAME).read_text())
+    fields["scores"] = [layer.model_dump() for layer in scores]
+    (directory / MANIFEST_NAME).write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match="scores are"):
+        load_manifest(directory)
 
 
 def test_half_precision_halves_the_file_and_rounds_the_weights(tmp_path: Path, directory: Path):

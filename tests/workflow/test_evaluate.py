@@ -12,6 +12,7 @@ from tiny import GEOMETRY, MIXED, rectangle, tiny_space, tiny_supernet
 from hwsearch.cli.main import run
 from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.data.rle import encode
+from hwsearch.errors import UsageError
 from hwsearch.export.bundle import write_bundle
 from hwsearch.supernet.store import SupernetManifest, save_supernet
 from hwsearch.workflow.evaluate import EvaluationPlan, evaluate_model
@@ -76,7 +77,7 @@ def evaluated(capsys: pytest.CaptureFixture[str]):
     """What the command prints."""
 
     def call(*arguments: object) -> str:
-        code = run(["supernet", "evaluate", *map(str, arguments)])
+        code = run(["supernet", "evaluate", *map(str, arguments), "--framing", "image"])
         printed = capsys.readouterr()
         assert code == 0, printed.err
         return printed.out
@@ -129,9 +130,20 @@ def test_sets_weigh_alike(found):
 
 
 def test_one_set_has_the_interval_of_the_mean(place: Place):
-    plan = EvaluationPlan(data=[str(place.classed)], seed=3)
+    plan = EvaluationPlan(data=[str(place.classed)], framing="image", seed=3)
     found = evaluate_model(place.bundle, plan)
     assert found.miou_interval == found.sets["classed"].miou_interval
+
+
+def test_a_bundle_that_does_not_tell_its_framing_is_not_guessed_at(place: Place):
+    with pytest.raises(UsageError, match="say --framing"):
+        evaluate_model(place.bundle, EvaluationPlan(data=[str(place.classed)]))
+
+
+def test_data_sets_of_one_name_are_both_counted(place: Place):
+    source = str(place.plain)
+    found = evaluate_model(place.bundle, EvaluationPlan(data=[source, source], framing="image"))
+    assert list(found.sets) == ["plain", "plain (2)"]
 
 
 def test_ap_is_given_where_there_are_classes(found):

@@ -44,7 +44,8 @@ class TrainingBatch:
 
     `images` B×3×R×R normalised and padded; `points` B×P×2×2 in pixels of the input frame (a box
     as its corners, a click with a padding point) with `labels` B×P×2; `masks` B×P×S×S soft masks
-    on the padded frame; `present` B×P, False where a prompt only fills up.
+    on the padded frame; `present` B×P, False where a prompt only fills up; `extents` B×2, the
+    shares of the frame's height and width that are picture, the rest being padding.
     """
 
     images: Tensor
@@ -52,6 +53,7 @@ class TrainingBatch:
     labels: Tensor
     masks: Tensor
     present: Tensor
+    extents: Tensor
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch on a device."""
@@ -102,12 +104,14 @@ def compose_batch(
     labels = np.full((*size, 2), -1, np.int64)
     masks = np.zeros((*size, mask_size, mask_size), np.float32)
     present = np.zeros(size, bool)
+    extents = np.zeros((settings.images, 2), np.float32)
     for place in range(settings.images):
         view = _flipped(_draw_view(datasets, resolution, settings, rng), rng)
         fitted = fit(view, resolution)
         height, width = fitted.image.shape[:2]
         pixels = (fitted.image.astype(np.float32) - _MEAN) / _STD
         images[place, :, :height, :width] = pixels.transpose(2, 0, 1)
+        extents[place] = height / resolution, width / resolution
         count = len(view.masks)
         masks[place, :count] = low_res_masks(view, resolution, mask_size)
         present[place, :count] = True
@@ -127,6 +131,7 @@ def compose_batch(
         labels=torch.from_numpy(labels),
         masks=torch.from_numpy(masks),
         present=torch.from_numpy(present),
+        extents=torch.from_numpy(extents),
     )
 
 

@@ -6,11 +6,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 
 class Clock:
-    """Adds up seconds by the name of an activity, until they are taken."""
+    """Adds up seconds by the name of an activity, until they are taken.
 
-    def __init__(self) -> None:
+    Args:
+        device: what computes; where work is only queued there, each activity waits for its end.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._seconds: dict[str, float] = {}
         self._since = time.perf_counter()
 
@@ -21,6 +28,7 @@ class Clock:
         try:
             yield
         finally:
+            self._wait()
             spent = time.perf_counter() - began
             self._seconds[activity] = self._seconds.get(activity, 0.0) + spent
 
@@ -31,3 +39,9 @@ class Clock:
         shares = {name: spent / elapsed for name, spent in self._seconds.items()}
         self._seconds, self._since = {}, now
         return elapsed, shares
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def corrective_clicks(
-    logits: Tensor, masks: Tensor, *, cell: float, rng: np.random.Generator
+    logits: Tensor, masks: Tensor, inside: Tensor, *, cell: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """One click for each prompt, drawn evenly from the cells where the prediction is wrong.
 
@@ -18,6 +18,7 @@ def corrective_clicks(
     Args:
         logits: B×P×S×S mask logits.
         masks: B×P×S×S soft masks.
+        inside: B×S×S, False on the padding, which nobody clicks on.
         cell: pixels of the input frame that a cell is wide.
         rng: source of the draw.
 
@@ -25,7 +26,7 @@ def corrective_clicks(
         B×P×1×2 points, (x, y) as pixel indices of the input frame, and B×P×1 labels, 1 or 0.
     """
     truth = masks > 0.5
-    wrong = (logits > 0) != truth
+    wrong = ((logits > 0) != truth) & inside.unsqueeze(1)
     faultless = ~wrong.flatten(2).any(dim=-1)[..., None, None]
     # A mask thinner than half a cell everywhere is clicked where it is thickest.
     wanted = torch.where(faultless, masks, wrong.float()).flatten(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hwsearch.errors import UsageError
 from hwsearch.supernet.training.batches import BatchSettings
 from hwsearch.supernet.training.losses import LossWeights
 
@@ -32,3 +33,8 @@ class TrainSettings:
     validate_every: int = 500
     batch: BatchSettings = field(default_factory=BatchSettings)
     loss: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "checkpoint_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} of a training is {getattr(self, name)}: take at least 1.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional as F
 
+from hwsearch.errors import TrainingError
 from hwsearch.records import SubnetConfig
 from hwsearch.sam import autocast, decode
 from hwsearch.supernet.supernet import Supernet
@@ -38,6 +40,13 @@ class Pyramid:
         if resolution not in self._images:
             self._images[resolution] = _resized(self._batch.images, resolution, "bilinear")
         return self._images[resolution]
+
+    def inside(self, size: int) -> Tensor:
+        """B×S×S, True on the picture and False on the padding beside it."""
+        extents = self._batch.extents
+        centres = (torch.arange(size, device=extents.device) + 0.5) / size
+        rows, columns = (centres < extents[:, axis, None] for axis in (0, 1))
+        return rows[:, :, None] & columns[:, None, :]
 
     def masks(self, size: int) -> Tensor:
         """B×P×S×S soft masks."""
@@ -70,6 +79,9 @@ def training_step(
         settings: weights of the losses, and what else is done.
         rng: decides whether this step's prompts get a corrective click, and where.
         clock: told what encoder, decoder and optimiser take.
+
+    Raises:
+        TrainingError: a loss is infinite or no number; the weights are as they were.
     """
     optimizer.zero_grad(set_to_none=True)
     pyramid = Pyramid(batch)
@@ -80,21 +92,30 @@ def training_step(
     for config in subnets:
         images = pyramid.images(config.resolution)
         scale = config.resolution / batch.images.shape[-1]
-        with supernet.active(config) as sam, autocast(images.device, enabled=settings.bfloat16):
-            with clock.measuring("encoder"):
+        casts = partial(autocast, images.device, enabled=settings.bfloat16)
+        with supernet.active(config) as sam:
+            with clock.measuring("encoder"), casts():
                 encoded = sam.image_encoder(images)
             embeddings = encoded.detach().requires_grad_()
-            with clock.measuring("decoder"):
-                if correct and teacher is None:
+            if correct and teacher is None:
+                # In a context of its own: autocast may keep the weights that it casts here, where
+                # no gradient is wanted, and use them again below.
+                with clock.measuring("decoder"), casts():
                     clicks, signs = _clicks(sam, embeddings, pyramid, (points * scale, labels), rng)
-                    points = torch.cat([points, clicks / scale], dim=2)
-                    labels = torch.cat([labels, signs], dim=2)
+                points = torch.cat([points, clicks / scale], dim=2)
+                labels = torch.cat([labels, signs], dim=2)
+            with clock.measuring("decoder"), casts():
                 logits, ious = decode(sam, embeddings, points * scale, labels)
         with clock.measuring("decoder"):
             logits, features = logits.float(), embeddings.float()
             loss = sam_loss(
                 logits, ious.float(), pyramid.masks(logits.shape[-1]), batch.present, settings.loss
             )
+            if not loss.isfinite():
+                raise TrainingError(
+                    f"The loss of subnet {config.id} is {loss.item()}: lower the learning rate, "
+                    f"which reaches {settings.learning_rate:g}, or train in fp32."
+                )
             if teacher is None:
                 teacher, first = (logits.detach(), features.detach()), loss.item()
             elif settings.distillation:
@@ -124,8 +145,13 @@ def _clicks(
     best = 1 + ious[..., 1:].argmax(dim=-1)[..., None, None, None]
     size = logits.shape[-1]
     selected = logits.gather(2, best.expand(-1, -1, 1, size, size)).squeeze(2)
-    cell = sam.image_encoder.img_size / size
-    return corrective_clicks(selected, pyramid.masks(size), cell=cell, rng=rng)
+    return corrective_clicks(
+        selected,
+        pyramid.masks(size),
+        pyramid.inside(size),
+        cell=sam.image_encoder.img_size / size,
+        rng=rng,
+    )
 
 
 def _resized(maps: Tensor, size: int, mode: str) -> Tensor:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hwsearch.data.dataset import Dataset
+from hwsearch.errors import TrainingError
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.supernet.training.batches import training_batches
@@ -22,6 +25,7 @@ from hwsearch.supernet.training.settings import TrainSettings
 from hwsearch.supernet.training.state import TrainingState, load_state, save_state
 from hwsearch.supernet.training.step import training_step
 
+LOCK_NAME = ".training.lock"
 Validate = Callable[[Supernet], dict[str, float]]
 
 
@@ -57,8 +61,32 @@ def train(
 
     Raises:
         CheckpointError: the directory holds a checkpoint of another training.
+        TrainingError: the loss is no longer a number, or another process trains there.
     """
-    progress = progress or SilentProgress()
+    with _held(directory):
+        return _train(
+            supernet,
+            datasets,
+            settings=settings,
+            draw_subnets=draw_subnets,
+            directory=directory,
+            purpose=purpose,
+            validate=validate,
+            progress=progress or SilentProgress(),
+        )
+
+
+def _train(
+    supernet: Supernet,
+    datasets: Sequence[Dataset],
+    *,
+    settings: TrainSettings,
+    draw_subnets: DrawSubnets,
+    directory: Path,
+    purpose: str,
+    validate: Validate | None,
+    progress: Progress,
+) -> list[dict[str, float]]:
     sam = supernet.sam
     device = next(sam.parameters()).device
     optimizer = _optimizer(supernet, settings)
@@ -79,7 +107,7 @@ def train(
     sam.train()
     with TrainingLog(directory, start) as log, progress.task("training", settings.steps) as advance:
         advance(start, "resumed" if start else "")
-        clock, losses = Clock(), []
+        clock, losses = Clock(device), []
         for step in range(start, settings.steps):
             with clock.measuring("data"):
                 batch = next(batches).to(device)
@@ -92,7 +120,9 @@ def train(
             average.update_parameters(sam)
             advance(1, f"loss {losses[-1]:.3f}")
             done = step + 1
-            if done % settings.checkpoint_every == 0 or done == settings.steps:
+            last = done == settings.steps
+            judged = validate is not None and (last or done % settings.validate_every == 0)
+            if judged or last or done % settings.checkpoint_every == 0:
                 seconds, shares = clock.take()
                 line = {
                     "step": done,
@@ -101,16 +131,30 @@ def train(
                     "images_per_s": len(losses) * settings.batch.images / seconds,
                 } | {f"{activity}_share": round(share, 4) for activity, share in shares.items()}
                 losses = []
-                if validate and (done % settings.validate_every == 0 or done == settings.steps):
+                if validate is not None and judged:
                     line |= _validated(supernet, average, validate)
                     progress.log(f"step {done}: {line}")
-                save_state(directory, state, done)
+                # A line past the checkpoint is dropped on resuming; a missing one would be lost.
                 log.add(line)
+                save_state(directory, state, done)
                 clock.take()  # validation and checkpoint are not training
         lines = log.lines
     sam.load_state_dict(average.module.state_dict())
     sam.eval()
     return lines
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Keep other processes from training in the same directory, which would mix two runs."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(directory / LOCK_NAME, timeout=0):
+            yield
+    except Timeout:
+        raise TrainingError(
+            f"Another process trains in {directory}: wait for it, or take another --out."
+        ) from None
 
 
 def _optimizer(supernet: Supernet, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hwsearch.data.dataset import distinct_names
 from hwsearch.data.open import open_dataset
 from hwsearch.evaluation import EvaluationSet, evaluate, evaluation_set
 from hwsearch.records import Framing, SubnetConfig
@@ -35,6 +36,7 @@ def validation(sources: Sequence[str], *, framing: Framing, max_views: int) -> V
         max_views: so many views of each source.
     """
     sets = validation_sets(sources, framing=framing, max_views=max_views)
+    names = distinct_names([chosen.data for chosen in sets])
 
     def validate(supernet: Supernet) -> dict[str, float]:
         figures: dict[str, float] = {}
@@ -45,7 +47,9 @@ def validation(sources: Sequence[str], *, framing: Framing, max_views: int) -> V
                 continue
             seen.add(config)
             sam = supernet.extract(config)
-            mious = {chosen.data: evaluate(sam, chosen).miou for chosen in sets}
+            mious = {
+                data: evaluate(sam, chosen).miou for data, chosen in zip(names, sets, strict=True)
+            }
             figures |= {f"{name}/{data}": miou for data, miou in mious.items()}
             figures[f"{name}/mean"] = sum(mious.values()) / len(mious)
         return figures

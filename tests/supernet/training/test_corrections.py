@@ -6,6 +6,7 @@ import torch
 from hwsearch.supernet.training.corrections import corrective_clicks
 
 SIDE, CELL = 16, 4.0
+EVERYWHERE = torch.ones(1, SIDE, SIDE, dtype=torch.bool)
 
 
 def square(x0: int, y0: int, x1: int, y1: int) -> torch.Tensor:
@@ -23,6 +24,7 @@ def clicks(predicted: torch.Tensor, truth: torch.Tensor, seed: int) -> tuple[lis
     points, labels = corrective_clicks(
         20 * predicted[None, None] - 10,
         truth[None, None],
+        EVERYWHERE,
         cell=CELL,
         rng=np.random.default_rng(seed),
     )
@@ -66,9 +68,30 @@ def test_a_mask_thinner_than_half_a_cell_is_clicked_where_it_is():
 def test_each_prompt_is_corrected_by_itself():
     truth = torch.stack([square(0, 0, 4, 4), square(8, 8, 12, 12)])[None]
     points, labels = corrective_clicks(
-        torch.full((1, 2, SIDE, SIDE), -5.0), truth, cell=CELL, rng=np.random.default_rng(1)
+        torch.full((1, 2, SIDE, SIDE), -5.0),
+        truth,
+        EVERYWHERE,
+        cell=CELL,
+        rng=np.random.default_rng(1),
     )
     assert points.shape == (1, 2, 1, 2)
     assert labels.tolist() == [[[1], [1]]]
     for mask, (column, row) in zip(truth[0], cells(points), strict=True):
         assert mask[row, column]
+
+
+def test_nobody_clicks_on_the_padding():
+    """Half of the frame is padding, and the prediction spills over into it."""
+    inside = square(0, 0, 16, 8).bool()[None]
+    for seed in range(20):
+        points, labels = corrective_clicks(
+            torch.full((1, 1, SIDE, SIDE), 5.0),
+            square(0, 0, 8, 8)[None, None],
+            inside,
+            cell=CELL,
+            rng=np.random.default_rng(seed),
+        )
+        ((column, row),) = cells(points)
+        assert labels.item() == 0
+        assert column >= 8
+        assert row < 8

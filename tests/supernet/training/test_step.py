@@ -9,6 +9,7 @@ from tiny import GEOMETRY, Pictures, corner_piece, picture, rectangle, tiny_spac
 from torch import Tensor
 from torch.nn import functional as F
 
+from hwsearch.errors import TrainingError
 from hwsearch.records import SubnetConfig
 from hwsearch.sam import build_sam, decode
 from hwsearch.supernet.supernet import Supernet
@@ -47,7 +48,7 @@ def take_step(supernet: Supernet, subnets: list[SubnetConfig], settings: TrainSe
         optimizer,
         settings,
         rng=np.random.default_rng(0),
-        clock=Clock(),
+        clock=Clock(torch.device("cpu")),
     )
 
 
@@ -124,3 +125,32 @@ def test_a_resolution_is_made_once():
     assert pyramid.images(64) is pyramid.images(64)
     assert pyramid.masks(16) is pyramid.masks(16)
     assert pyramid.images(128) is not pyramid.images(64)
+
+
+def test_a_step_with_corrections_in_bfloat16_reaches_the_whole_decoder(supernet: Supernet):
+    """Weights that autocast cast for the clicks, without gradient, must not be used again."""
+    settings = replace(PLAIN, correction_share=1.0, bfloat16=True)
+    take_step(supernet, [SPACE.largest], settings)
+    decoder = supernet.sam.mask_decoder
+    without = {name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()}
+    # A mask token that was best nowhere learns nothing; a bias of keys cancels in the softmax.
+    unasked = ("output_hypernetworks_mlps", "k_proj.bias")
+    assert not [name for name in without if not any(part in name for part in unasked)]
+
+
+def test_the_picture_is_told_from_its_padding():
+    extents = torch.tensor([[0.75, 1.0], [1.0, 0.5]])
+    inside = Pyramid(replace(batch(), extents=extents)).inside(8)
+    assert inside.shape == (2, 8, 8)
+    assert inside[0].sum(dim=0).tolist() == [6] * 8
+    assert inside[1].sum(dim=1).tolist() == [4] * 8
+    assert inside[1, :, :4].all()
+
+
+def test_a_loss_that_is_no_number_changes_nothing(supernet: Supernet):
+    with torch.no_grad():
+        supernet.sam.mask_decoder.iou_token.weight.fill_(torch.nan)
+    before = supernet.weights_digest()
+    with pytest.raises(TrainingError, match="lower the learning rate"):
+        take_step(supernet, [SPACE.largest], replace(PLAIN, learning_rate=0.1))
+    assert supernet.weights_digest() == before

@@ -12,7 +12,7 @@ import torch
 from tiny import GEOMETRY, Pictures, corner_piece, picture, rectangle, subnet, tiny_space
 from torch import Tensor
 
-from hwsearch.errors import CheckpointError
+from hwsearch.errors import CheckpointError, TrainingError, UsageError
 from hwsearch.records import SubnetConfig
 from hwsearch.sam import build_sam
 from hwsearch.supernet.supernet import Supernet
@@ -306,3 +306,33 @@ def test_bfloat16_learns_too(tmp_path: Path):
     assert all(tensor.dtype == torch.float32 for tensor in after.values())
     assert moved(before, after, "blocks.0.mlp.lin1.weight").any()
     assert all(tensor.isfinite().all() for tensor in after.values())
+
+
+def test_two_trainings_in_one_directory_are_refused(tmp_path: Path):
+    def draw(rng: np.random.Generator) -> list[SubnetConfig]:
+        with pytest.raises(TrainingError, match="Another process"):
+            run(tmp_path, draw=smallest_alone)
+        return smallest_alone(rng)
+
+    _, log = run(tmp_path, draw=draw)
+    assert [line["step"] for line in log] == [2, 4]
+
+
+def test_no_line_is_lost_between_log_and_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def pulled(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hwsearch.supernet.training.train.save_state", pulled)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, draw=smallest_alone)
+    run(tmp_path, draw=smallest_alone)
+    assert steps_of(tmp_path) == [2, 4]
+
+
+@pytest.mark.parametrize("wrong", [{"validate_every": 0}, {"steps": 0}, {"checkpoint_every": -1}])
+def test_settings_below_one_are_refused(wrong: dict[str, int]):
+    with pytest.raises(UsageError):
+        replace(SHORT, **wrong)
