@@ -9,6 +9,7 @@ import numpy as np
 from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.evaluation import EvaluationSet
 from hwsearch.records import SubnetConfig
+from hwsearch.search.moves import mutate
 from hwsearch.supernet.supernet import Supernet
 from supernet_study.study import Study, mean_miou
 
@@ -16,8 +17,10 @@ BANDS = (0.30, 0.50, 0.70, 0.85)
 WIDTH = 0.04  # a band reaches so much further down than its name says
 DRAWS = 40_000
 CANDIDATES = 24
-FINALISTS = 5
-FEW_VIEWS = 4  # candidates are first compared on this fraction of the views
+PARENTS, CHILDREN, GENERATIONS = 6, 24, 2
+MOST_MUTATIONS = 2000
+FINALISTS = 6
+FEW_VIEWS = 2  # candidates are first compared on this fraction of the views
 
 
 @dataclass(frozen=True)
@@ -37,31 +40,56 @@ def sized(net: Supernet, config: SubnetConfig) -> Sized:
 def candidates(net: Supernet, *, seed: int) -> dict[float, list[Sized]]:
     """Random subnets of each band, all at the full resolution, which parameters don't see."""
     rng = np.random.default_rng(seed)
-    full = encoder_params(net.geometry, net.space.largest)
     resolution = net.space.largest.resolution
     found: dict[float, dict[str, Sized]] = {band: {} for band in BANDS}
     for _ in range(DRAWS):
         drawn = net.space.sample(rng).model_copy(update={"resolution": resolution})
-        smaller = 1 - encoder_params(net.geometry, drawn) / full
         for band, members in found.items():
-            if band <= smaller < band + WIDTH and len(members) < CANDIDATES:
+            if len(members) < CANDIDATES and _is_in(net, band, drawn):
                 members[drawn.id] = sized(net, drawn)
         if all(len(members) == CANDIDATES for members in found.values()):
             break
     return {band: list(members.values()) for band, members in found.items()}
 
 
-def best_of_band(study: Study, net: Supernet, members: list[Sized]) -> tuple[Sized, list[float]]:
-    """The most accurate member on the search views, found in two rounds.
+def best_of_band(study: Study, net: Supernet, band: float, members: list[Sized]) -> Sized:
+    """The most accurate subnet of a band on the search views, by a small evolution.
 
-    Returns:
-        It, and the first round's mIoU of each member.
+    Members are compared on a part of the views; the best have mutated children of the same band;
+    the finalists are compared on all views.
     """
+    rng = np.random.default_rng([study.settings.seed, round(100 * band)])
     few = [_thinned(chosen) for chosen in study.search_sets]
-    first = [mean_miou(net, member.config, few) for member in members]
-    leaders = sorted(range(len(members)), key=lambda place: -first[place])[:FINALISTS]
-    second = [mean_miou(net, members[place].config, study.search_sets) for place in leaders]
-    return members[leaders[int(np.argmax(second))]], first
+    judged = {member.config: mean_miou(net, member.config, few) for member in members}
+    for _ in range(GENERATIONS):
+        parents = sorted(judged, key=judged.__getitem__, reverse=True)[:PARENTS]
+        for child in _children(net, band, parents, rng):
+            judged.setdefault(child, mean_miou(net, child, few))
+    finalists = sorted(judged, key=judged.__getitem__, reverse=True)[:FINALISTS]
+    best = max(finalists, key=lambda config: mean_miou(net, config, study.search_sets))
+    return sized(net, best)
+
+
+def _children(
+    net: Supernet, band: float, parents: list[SubnetConfig], rng: np.random.Generator
+) -> list[SubnetConfig]:
+    """Mutations of parents that stay in the band and at the full resolution."""
+    resolution = net.space.largest.resolution
+    found: dict[SubnetConfig, None] = {}
+    for _ in range(MOST_MUTATIONS):
+        parent = parents[int(rng.integers(len(parents)))]
+        child = mutate(net.space, parent, steps=int(rng.integers(2, 6)), rng=rng)
+        child = child.model_copy(update={"resolution": resolution})
+        if _is_in(net, band, child):
+            found[child] = None
+        if len(found) == CHILDREN:
+            break
+    return list(found)
+
+
+def _is_in(net: Supernet, band: float, config: SubnetConfig) -> bool:
+    full = encoder_params(net.geometry, net.space.largest)
+    return band <= 1 - encoder_params(net.geometry, config) / full < band + WIDTH
 
 
 def _thinned(chosen: EvaluationSet) -> EvaluationSet:

@@ -63,15 +63,12 @@ def chosen_subnets(study: Study) -> dict[float, SubnetConfig]:
             if not members:
                 study.progress.log(f"No subnet of this space is {100 * band:.0f} % smaller.")
                 continue
-            best, first = best_of_band(study, net, members)
-            found[str(band)] = {"subnet": best.config.model_dump(), "first_round": first}
+            found[str(band)] = best_of_band(study, net, band, members).config.model_dump()
         return found
 
     kept = study.kept("bands", search)
     return {
-        band: SubnetConfig.model_validate(kept[str(band)]["subnet"])
-        for band in BANDS
-        if str(band) in kept
+        band: SubnetConfig.model_validate(kept[str(band)]) for band in BANDS if str(band) in kept
     }
 
 

@@ -58,6 +58,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bands, "DRAWS", 2000)
     monkeypatch.setattr(bands, "CANDIDATES", 3)
     monkeypatch.setattr(bands, "WIDTH", 0.15)
+    monkeypatch.setattr(bands, "CHILDREN", 2)
+    monkeypatch.setattr(bands, "GENERATIONS", 1)
+    monkeypatch.setattr(bands, "FEW_VIEWS", 1)
     monkeypatch.setattr(claims, "CURVE_SHARES", (0.0, 1.0))
     monkeypatch.setattr(ranking, "EACH_BAND", 1)
     monkeypatch.setattr(ranking, "FEWEST", 4)
@@ -75,6 +78,16 @@ def test_candidates_are_of_their_band(study: Study):
             assert net.space.contains(member.config)
             assert band <= 1 - member.params / full < band + 0.15
             assert member.params == encoder_params(net.geometry, member.config)
+
+
+def test_the_best_of_a_band_lies_in_it_and_no_worse_than_any_candidate(study: Study):
+    net = load_supernet(study.start)
+    members = bands.candidates(net, seed=0)[0.25]
+    best = bands.best_of_band(study, net, 0.25, members)
+    assert 0.25 <= 1 - best.params / encoder_params(net.geometry, net.space.largest) < 0.4
+    assert best.config.resolution == net.space.largest.resolution
+    found = mean_miou(net, best.config, study.search_sets)
+    assert found >= max(mean_miou(net, member.config, study.search_sets) for member in members)
 
 
 def test_the_claims_table_compares_inherited_with_trained_subnets(study: Study):
