@@ -3,6 +3,7 @@
 import pytest
 import torch
 from segment_anything import sam_model_registry
+from segment_anything.modeling.image_encoder import Attention
 from tiny import GEOMETRY, SUBNETS
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,6 +30,10 @@ def counted_params(encoder: nn.Module) -> int:
 def test_costs_are_what_torch_counts(name: str):
     config = SUBNETS[name]
     encoder = encoder_skeleton(GEOMETRY, config)
+    for block in encoder.blocks:
+        # Costs are those of segment_anything's own attention, as it is exported; the folded one
+        # trades additions for further products of the same outcome.
+        block.attn.__class__ = Attention
     assert encoder_params(GEOMETRY, config) == counted_params(encoder)
     assert encoder_macs(GEOMETRY, config) == counted_macs(encoder, config.resolution)
 
