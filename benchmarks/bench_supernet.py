@@ -25,12 +25,11 @@ from hwsearch.profiler.conditions import capture_conditions
 from hwsearch.supernet.training.batches import BatchSettings
 from hwsearch.supernet.training.settings import TrainSettings
 from supernet_study.ablation import FIGURES, ablation
-from supernet_study.bands import BANDS
-from supernet_study.claims import chosen_subnets, claims, curve
+from supernet_study.claims import CURVE_SHARES, claims, compared_alone, curve
 from supernet_study.figures import size_curve, training_curves
 from supernet_study.latencies import with_latencies
 from supernet_study.ranking import ranking
-from supernet_study.runs import fine_tuned_base, trained_alone, trained_supernet
+from supernet_study.runs import fine_tuned_base, round_names, trained_supernet
 from supernet_study.study import Row, Study
 
 STAGES = ("supernet", "baseline", "alone", "claims", "latency", "ranking", "ablation", "figures")
@@ -43,9 +42,17 @@ def main(
     data: Annotated[list[str], typer.Option(help="'scenes' or a data folder; repeat it.")],
     work: Annotated[Path, typer.Option(help="Checkpoints and results.")],
     stage: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(STAGES)}.")] = None,
-    steps: Annotated[int, typer.Option(help="Of the supernet and of its baselines.")] = 2400,
-    learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 5e-4,
-    alone: Annotated[str, typer.Option(help="Bands also trained alone.")] = "0.5,0.7,0.85",
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(help="Of the supernet and its baselines; once for each round.  [2400]"),
+    ] = None,
+    learning_rate: Annotated[
+        list[float] | None, typer.Option(help="Its peak, once for each round.  [0.0005]")
+    ] = None,
+    alone: Annotated[
+        list[float] | None,
+        typer.Option(help="A share of the curve whose subnet is also trained alone.  [0.08, 0.42]"),
+    ] = None,
     ablation_steps: Annotated[int, typer.Option(help="Of each training of the ablation.")] = 150,
     seeds: Annotated[int, typer.Option(help="Trainings of each variant.")] = 2,
     tuning_steps: Annotated[int, typer.Option(help="Of the ranking's short trainings.")] = 60,
@@ -65,18 +72,13 @@ def main(
         checkpoint=checkpoint,
         data=tuple(data),
         work=work,
-        settings=TrainSettings(
-            steps=steps,
-            learning_rate=learning_rate,
-            validate_every=max(100, steps // 600 * 100),
-            batch=BatchSettings(),
-        ),
+        rounds=_rounds(steps or [2400], learning_rate or [5e-4]),
         search_views=search_views,
         final_views=final_views,
         outside=tuple(outside or ()),
         progress=progress,
     )
-    bands, chosen = _bands(alone), stage or STAGES
+    shares, chosen = _shares(alone or [0.08, 0.42]), stage or STAGES
     unknown = set(chosen) - set(STAGES)
     if unknown:
         raise UsageError(f"There is no stage {min(unknown)!r}: take of {', '.join(STAGES)}.")
@@ -87,14 +89,11 @@ def main(
         if "baseline" in chosen:
             fine_tuned_base(study)
         if "alone" in chosen:
-            for band, config in chosen_subnets(study).items():
-                if band in bands:
-                    trained_alone(study, f"{100 * band:.0f}", config)
+            found["alone"] = compared_alone(study, shares)
         if "claims" in chosen:
-            found["claims"], found["curve"] = claims(study, alone=bands), curve(study)
+            found["claims"], found["curve"] = claims(study), curve(study)
         if "latency" in chosen:
-            rows = claims(study, alone=bands)
-            found["claims"] = with_latencies(study, rows, threads=threads)
+            found["claims"] = with_latencies(study, claims(study), threads=threads)
         if "ranking" in chosen:
             found["ranking"] = ranking(study, steps=tuning_steps)
         if "ablation" in chosen:
@@ -103,15 +102,19 @@ def main(
             training_curves(
                 work / "figures" / "training.png",
                 {
-                    "base fine-tuned": work / "base-fine-tuned" / "training.jsonl",
-                    "supernet": work / "supernet" / "training.jsonl",
+                    label: [work / folder / "training.jsonl" for folder in round_names(study, name)]
+                    for label, name in (
+                        ("base fine-tuned", "base-fine-tuned"),
+                        ("supernet", "supernet"),
+                    )
                 },
             )
-            size_curve(work / "figures" / "size.png", claims(study, alone=bands), curve(study))
+            rows = [*claims(study), *compared_alone(study, shares)]
+            size_curve(work / "figures" / "size.png", rows, curve(study))
     found["conditions"] = {
         **capture_conditions().model_dump(),
         "threads": threads,
-        "settings": asdict(study.settings),
+        "rounds": [asdict(settings) for settings in study.rounds],
         "search_views": search_views,
         "final_views": final_views,
         "data": [Path(source).name for source in data],
@@ -125,16 +128,34 @@ def main(
     _print_tables(found)
 
 
-def _bands(text: str) -> tuple[float, ...]:
-    for word in filter(None, text.split(",")):
-        if word not in map(str, BANDS):
-            allowed = ", ".join(map(str, BANDS))
-            raise UsageError(f"There is no size band {word!r}: take of {allowed}.")
-    return tuple(float(word) for word in filter(None, text.split(",")))
+def _rounds(steps: list[int], learning_rates: list[float]) -> tuple[TrainSettings, ...]:
+    if len(steps) != len(learning_rates):
+        raise UsageError(
+            f"{len(steps)} × --steps and {len(learning_rates)} × --learning-rate don't go "
+            "together: give both once for each round."
+        )
+    return tuple(
+        TrainSettings(
+            steps=count,
+            learning_rate=rate,
+            validate_every=max(100, count // 600 * 100),
+            seed=number,  # other batches in each round
+            batch=BatchSettings(),
+        )
+        for number, (count, rate) in enumerate(zip(steps, learning_rates, strict=True))
+    )
+
+
+def _shares(shares: list[float]) -> list[float]:
+    for share in shares:
+        if share not in CURVE_SHARES:
+            allowed = ", ".join(map(str, CURVE_SHARES))
+            raise UsageError(f"The curve has no subnet at share {share}: take of {allowed}.")
+    return shares
 
 
 def _print_tables(found: dict[str, Any]) -> None:
-    for row in [*found.get("claims", ()), *found.get("curve", ())]:
+    for row in [row for part in ("claims", "alone", "curve") for row in found.get(part, ())]:
         print(_claim(row))
     if "ranking" in found:
         ranked = found["ranking"]

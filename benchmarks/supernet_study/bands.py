@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.evaluation import EvaluationSet
-from hwsearch.records import SubnetConfig
+from hwsearch.records import LayerConfig, SubnetConfig
 from hwsearch.search.moves import mutate
 from hwsearch.supernet.supernet import Supernet
 from supernet_study.study import Study, mean_miou
@@ -35,6 +36,25 @@ class Sized:
 def sized(net: Supernet, config: SubnetConfig) -> Sized:
     """A subnet with encoder parameters and MACs."""
     return Sized(config, encoder_params(net.geometry, config), encoder_macs(net.geometry, config))
+
+
+def regular(net: Supernet, band: float) -> list[Sized]:
+    """Subnets of a band whose layers are all alike, the least important ones left out."""
+    space, largest = net.space, net.space.largest
+    found: dict[SubnetConfig, None] = {}
+    for depth in range(space.min_depth, len(space.layers) + 1):
+        dropped = set(space.removal_order[: len(space.layers) - depth])
+        kept = [choices for choices in space.layers if choices.index not in dropped]
+        shared_widths = set.intersection(*(set(choices.mlp_widths) for choices in kept))
+        shared_heads = set.intersection(*(set(choices.heads) for choices in kept))
+        for width, heads in itertools.product(sorted(shared_widths), sorted(shared_heads)):
+            layers = tuple(
+                LayerConfig(index=choices.index, mlp_width=width, heads=heads) for choices in kept
+            )
+            config = largest.model_copy(update={"layers": layers})
+            if _is_in(net, band, config):
+                found[config] = None
+    return [sized(net, config) for config in found]
 
 
 def candidates(net: Supernet, *, seed: int) -> dict[float, list[Sized]]:

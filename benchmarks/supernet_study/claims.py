@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -10,29 +11,26 @@ import numpy as np
 from hwsearch.evaluation import box_floor
 from hwsearch.evaluation.intervals import Clustered, mean_interval
 from hwsearch.records import SubnetConfig
+from hwsearch.space import SearchSpace
 from hwsearch.supernet.store import load_supernet
 from hwsearch.supernet.supernet import Supernet
-from supernet_study.bands import BANDS, best_of_band, candidates, sized
+from supernet_study.bands import BANDS, best_of_band, candidates, regular, sized
 from supernet_study.runs import PASSES, fine_tuned_base, trained_alone, trained_supernet
 from supernet_study.study import Row, Study, ious_by_set, names_of
 
 BASELINE = "base, fine-tuned as long"
-CURVE_SHARES = tuple(share / 12 for share in range(13))
+CURVE_SHARES = tuple(round(share / 12, 2) for share in range(13))
 
 
-def claims(study: Study, *, alone: tuple[float, ...]) -> list[Row]:
+def claims(study: Study) -> list[Row]:
     """One row for each model of the table.
 
     `gain` is the difference to the baseline, the base model fine-tuned as long, on the same
     objects; `gain_interval` is its 95 % interval by a bootstrap over images.
-
-    Args:
-        study: data, budget, and where results are kept.
-        alone: bands whose best architecture is also trained on its own.
     """
     base, net = load_supernet(study.start), trained_supernet(study)
     largest, smallest = base.space.largest, base.space.smallest
-    baseline = _row(study, BASELINE, fine_tuned_base(study), largest)
+    baseline = _baseline(study)
     rows = [
         _row(study, "base, not trained further", base, largest),
         baseline,
@@ -41,9 +39,6 @@ def claims(study: Study, *, alone: tuple[float, ...]) -> list[Row]:
     for band, config in chosen_subnets(study).items():
         name = f"{100 * band:.0f} % smaller"
         rows.append(_row(study, f"supernet, {name}", net, config))
-        if band in alone:
-            single = trained_alone(study, f"{100 * band:.0f}", config)
-            rows.append(_row(study, f"trained alone, {name}", single, config))
     rows.append(_row(study, "supernet, smallest", net, smallest))
     names = names_of(study.final_sets)
     floors = dict(zip(names, map(box_floor, study.final_sets), strict=True))
@@ -59,7 +54,8 @@ def chosen_subnets(study: Study) -> dict[float, SubnetConfig]:
     def search() -> dict[str, Any]:
         net = trained_supernet(study)
         found = {}
-        for band, members in candidates(net, seed=study.settings.seed).items():
+        for band, drawn in candidates(net, seed=study.settings.seed).items():
+            members = [*regular(net, band), *drawn]
             if not members:
                 study.progress.log(f"No subnet of this space is {100 * band:.0f} % smaller.")
                 continue
@@ -75,13 +71,44 @@ def chosen_subnets(study: Study) -> dict[float, SubnetConfig]:
 def curve(study: Study) -> list[Row]:
     """The regular subnets from the smallest to the largest, at the full resolution."""
     net = trained_supernet(study)
-    baseline = _row(study, BASELINE, fine_tuned_base(study), net.space.largest)
-    resolution = net.space.largest.resolution
+    rows = [
+        _row(study, f"regular, {share:.2f}", net, config)
+        for share, config in regular_subnets(net.space).items()
+    ]
+    return [_summed_up(study, row, _baseline(study)) for row in rows]
+
+
+def compared_alone(study: Study, shares: Sequence[float]) -> list[Row]:
+    """Regular subnets, each inherited from the supernet and trained as long on its own.
+
+    These architectures were not chosen by the supernet's accuracies, which would favour it.
+
+    Args:
+        study: data, budget, and where results are kept.
+        shares: of `CURVE_SHARES`.
+    """
+    regular = regular_subnets(load_supernet(study.start).space)
+    alone = {share: trained_alone(study, f"{share:.2f}", regular[share]) for share in shares}
+    net = trained_supernet(study)
     rows = []
-    for share in CURVE_SHARES:
-        config = net.space.between(share).model_copy(update={"resolution": resolution})
-        rows.append(_row(study, f"regular, {share:.2f}", net, config))
-    return [_summed_up(study, row, baseline) for row in rows]
+    for share, single in alone.items():
+        rows.append(_row(study, f"regular, {share:.2f}", net, regular[share]))
+        rows.append(_row(study, f"trained alone, {share:.2f}", single, regular[share]))
+    return [_summed_up(study, row, _baseline(study)) for row in rows]
+
+
+def regular_subnets(space: SearchSpace) -> dict[float, SubnetConfig]:
+    """Share of the way from the smallest to the largest → subnet at the full resolution."""
+    resolution = space.largest.resolution
+    return {
+        share: space.between(share).model_copy(update={"resolution": resolution})
+        for share in CURVE_SHARES
+    }
+
+
+def _baseline(study: Study) -> Row:
+    net = fine_tuned_base(study)
+    return _row(study, BASELINE, net, net.space.largest)
 
 
 def _row(study: Study, model: str, net: Supernet, config: SubnetConfig) -> Row:

@@ -12,12 +12,17 @@ from supernet_study.study import Row
 WIDTH, HEIGHT = 7, 4.2  # inches
 
 
-def training_curves(path: Path, logs: dict[str, Path]) -> None:
-    """Validation mIoU by optimiser step, one line for each training and validated subnet."""
+def training_curves(path: Path, logs: dict[str, list[Path]]) -> None:
+    """Validation mIoU by optimiser step, one line for each training and validated subnet.
+
+    Args:
+        path: of the picture.
+        logs: name of each training → the logs of its rounds, drawn one after the other.
+    """
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.subplots()
-    for name, log in logs.items():
-        lines = [json.loads(text) for text in log.read_text().splitlines()]
+    for name, rounds in logs.items():
+        lines = _one_after_the_other(rounds)
         for subnet in ("largest", "two_thirds", "one_third", "smallest"):
             points = [
                 (line["step"], line[f"{subnet}/mean"]) for line in lines if f"{subnet}/mean" in line
@@ -54,6 +59,17 @@ def size_curve(path: Path, rows: list[Row], curve: list[Row]) -> None:
     axes.set(xlabel="encoder parameters (M)", ylabel="mIoU (box prompt, unseen images)")
     axes.legend(fontsize="small")
     _save(figure, path)
+
+
+def _one_after_the_other(rounds: list[Path]) -> list[dict[str, float]]:
+    """The lines of all rounds, their steps counted through."""
+    lines: list[dict[str, float]] = []
+    for log in rounds:
+        before = lines[-1]["step"] if lines else 0
+        for text in log.read_text().splitlines():
+            line = json.loads(text)
+            lines.append(line | {"step": before + line["step"]})
+    return lines
 
 
 def _save(figure: Figure, path: Path) -> None:

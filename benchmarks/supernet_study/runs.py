@@ -1,8 +1,8 @@
 """The trainings that are compared: supernet, full model, and subnets on their own.
 
 All of them start from the same weights and see the same batches in the same order, in the same
-number of optimiser steps. A step of the supernet passes through `PASSES` subnets, of the others
-through one: equal in data and updates, not in arithmetic.
+number of optimiser steps, round for round. A step of the supernet passes through `PASSES` subnets,
+of the others through one: equal in data and updates, not in arithmetic.
 """
 
 from __future__ import annotations
@@ -31,19 +31,34 @@ def trained_supernet(study: Study) -> Supernet:
     """The supernet itself, by the sandwich rule."""
     net = load_supernet(study.start)
     draw = sandwich(net.space, net.removal_probabilities(), RANDOM_SUBNETS)
-    return trained(study, "supernet", net, draw=draw)
+    return _trained_in_rounds(study, "supernet", net, draw=draw)
 
 
 def fine_tuned_base(study: Study) -> Supernet:
     """The full model, trained as many steps on the same batches: the baseline to beat."""
     net = load_supernet(study.start)
-    return trained(study, "base-fine-tuned", net, draw=largest_only(net.space))
+    return _trained_in_rounds(study, "base-fine-tuned", net, draw=largest_only(net.space))
 
 
 def trained_alone(study: Study, name: str, config: SubnetConfig) -> Supernet:
     """One subnet, cut out of the base model and trained as many steps with no other."""
     net = load_supernet(study.start)
-    return trained(study, f"alone-{name}", net, draw=lambda rng: [config], validated=False)
+    return _trained_in_rounds(
+        study, f"alone-{name}", net, draw=lambda rng: [config], validated=False
+    )
+
+
+def round_names(study: Study, name: str) -> list[str]:
+    """The directories of a training, one for each round."""
+    return [name if number == 1 else f"{name}-{number}" for number, _ in enumerate(study.rounds, 1)]
+
+
+def _trained_in_rounds(
+    study: Study, name: str, net: Supernet, *, draw: DrawSubnets, validated: bool = True
+) -> Supernet:
+    for folder, settings in zip(round_names(study, name), study.rounds, strict=True):
+        trained(study, folder, net, draw=draw, settings=settings, validated=validated)
+    return net
 
 
 def trained(
@@ -52,17 +67,17 @@ def trained(
     net: Supernet,
     *,
     draw: DrawSubnets,
-    settings: TrainSettings | None = None,
+    settings: TrainSettings,
     validated: bool = True,
 ) -> Supernet:
     """Train `net` in place, or go on with that training, or take what it left.
 
     Args:
-        study: data and settings.
+        study: the data.
         name: of the directory under the study's.
         net: the weights to start from.
         draw: the subnets of a step.
-        settings: None for the study's.
+        settings: how long and how.
         validated: log mIoUs as the training goes.
 
     Raises:
@@ -72,7 +87,7 @@ def trained(
     train(
         net,
         training_sets(study.data),
-        settings=settings or study.settings,
+        settings=settings,
         draw_subnets=draw,
         directory=out,
         purpose=f"{name} {net.weights_digest()}",

@@ -36,7 +36,8 @@ class Study:
         checkpoint: the base model that it was built from.
         data: data folders or `scenes`.
         work: where checkpoints and results are kept; what is there is not done again.
-        settings: of the supernet's training and of all that is compared with it.
+        rounds: of the supernet's training and of all that is compared with it: each round goes on
+            from the weights that the last one left, with a schedule of its own.
         search_views: views of each set that subnets are chosen by.
         final_views: views of each set that figures are quoted on; none of the former.
         outside: data folders that no training saw, whose split `val` is looked at as well.
@@ -46,7 +47,7 @@ class Study:
     checkpoint: Path
     data: tuple[str, ...]
     work: Path
-    settings: TrainSettings
+    rounds: tuple[TrainSettings, ...]
     search_views: int
     final_views: int
     outside: tuple[str, ...]
@@ -59,7 +60,13 @@ class Study:
         outside = [open_dataset(source, "val").fingerprint for source in self.outside]
         weights = load_supernet(self.start).weights_digest()
         views = [self.search_views, self.final_views]
-        return short_digest(json.dumps([weights, data, outside, views, asdict(self.settings)]))
+        rounds = [asdict(settings) for settings in self.rounds]
+        return short_digest(json.dumps([weights, data, outside, views, rounds]))
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Of the first round, which shorter trainings vary."""
+        return self.rounds[0]
 
     @cached_property
     def framing(self) -> Framing:

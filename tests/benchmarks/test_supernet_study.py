@@ -1,10 +1,13 @@
 """The supernet's benchmark at a size of seconds: every stage runs, and compares what it says."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from tiny import tiny_supernet
 
@@ -15,7 +18,7 @@ from hwsearch.supernet.store import SupernetManifest, load_supernet, save_supern
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.supernet.training.batches import BatchSettings
 from hwsearch.supernet.training.settings import TrainSettings
-from supernet_study import ablation, bands, claims, ranking, runs
+from supernet_study import ablation, bands, claims, figures, ranking, runs
 from supernet_study.study import Study, mean_miou
 
 
@@ -38,11 +41,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         checkpoint=folder / "base.safetensors",
         data=("scenes",),
         work=folder / "work",
-        settings=TrainSettings(
-            steps=2,
-            warmup_steps=1,
-            bfloat16=False,
-            batch=BatchSettings(images=1, prompts=1, min_object=8),
+        rounds=(
+            TrainSettings(
+                steps=2,
+                warmup_steps=1,
+                bfloat16=False,
+                batch=BatchSettings(images=1, prompts=1, min_object=8),
+            ),
         ),
         search_views=4,
         final_views=4,
@@ -91,14 +96,13 @@ def test_the_best_of_a_band_lies_in_it_and_no_worse_than_any_candidate(study: St
 
 
 def test_the_claims_table_compares_inherited_with_trained_subnets(study: Study):
-    rows = {row["model"]: row for row in claims.claims(study, alone=(0.25,))}
+    rows = {row["model"]: row for row in claims.claims(study)}
     assert list(rows) == [
         "base, not trained further",
         "base, fine-tuned as long",
         "supernet, largest",
         "supernet, 10 % smaller",
         "supernet, 25 % smaller",
-        "trained alone, 25 % smaller",
         "supernet, smallest",
         "the box as mask",
     ]
@@ -117,13 +121,14 @@ def test_the_claims_table_compares_inherited_with_trained_subnets(study: Study):
             assert row["gain"] == pytest.approx(row["miou"] - baseline["miou"], abs=1e-9)
     smaller = rows["supernet, 25 % smaller"]
     assert smaller["params"] <= 0.75 * rows["supernet, largest"]["params"]
-    assert smaller["subnet"] == rows["trained alone, 25 % smaller"]["subnet"]
 
 
 def test_a_subnet_alone_trains_its_own_weights_only(study: Study):
-    claims.claims(study, alone=(0.25,))
-    base, alone = load_supernet(study.start), load_supernet(study.work / "alone-25")
-    kept = {layer.index for layer in claims.chosen_subnets(study)[0.25].layers}
+    inherited, alone_row = claims.compared_alone(study, [0.0])
+    assert inherited["subnet"] == alone_row["subnet"]
+    assert inherited["miou"] != alone_row["miou"]
+    base, alone = load_supernet(study.start), load_supernet(study.work / "alone-0.00")
+    kept = {layer.index for layer in claims.regular_subnets(base.space)[0.0].layers}
     for index in range(base.geometry.depth):
         before = base.sam.image_encoder.blocks[index].norm1.weight
         after = alone.sam.image_encoder.blocks[index].norm1.weight
@@ -173,3 +178,52 @@ def test_uniform_removal_draws_by_other_probabilities(study: Study):
         draws.append([sum(i not in config.indices for config in kept) for i in (1, 3)])
     assert draws[0][1] > draws[0][0] + 10
     assert abs(draws[1][1] - draws[1][0]) < draws[0][1] - draws[0][0]
+
+
+def test_a_second_round_goes_on_from_the_first_with_a_schedule_of_its_own(
+    study: Study, tmp_path: Path
+):
+    first = study.rounds[0]
+    longer = replace(study, work=tmp_path, rounds=(first, replace(first, seed=1)))
+    net = runs.fine_tuned_base(longer)
+    after_one, after_two = (
+        load_supernet(tmp_path / name) for name in ("base-fine-tuned", "base-fine-tuned-2")
+    )
+    assert net.weights_digest() == after_two.weights_digest() != after_one.weights_digest()
+    assert longer.digest != study.digest
+    again = runs.fine_tuned_base(longer)
+    assert again.weights_digest() == net.weights_digest()
+
+
+def test_regular_subnets_of_a_band_have_equal_layers_and_lack_the_least_important(study: Study):
+    net = load_supernet(study.start)
+    full = encoder_params(net.geometry, net.space.largest)
+    found = bands.regular(net, 0.1)
+    assert found
+    for member in found:
+        assert net.space.contains(member.config)
+        assert len({(layer.mlp_width, layer.heads) for layer in member.config.layers}) == 1
+        dropped = set(range(net.geometry.depth)) - {layer.index for layer in member.config.layers}
+        assert dropped == set(net.space.removal_order[: len(dropped)])
+        assert 0.1 <= 1 - member.params / full < 0.25
+
+
+def test_the_curves_of_two_rounds_are_drawn_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    logs = []
+    for number, steps in enumerate(((1, 2), (1, 3))):
+        logs.append(tmp_path / f"{number}.jsonl")
+        lines = ({"step": step, "largest/mean": 0.1 * step} for step in steps)
+        logs[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: drawn.append(figure))
+    figures.training_curves(tmp_path / "training.png", {"base": logs})
+    (line,) = drawn[0].axes[0].lines
+    assert line.get_xdata().tolist() == [1, 2, 3, 5]
+    assert line.get_ydata() == pytest.approx([0.1, 0.2, 0.1, 0.3])
+
+
+def test_the_size_curve_is_a_picture(study: Study, tmp_path: Path):
+    figures.size_curve(tmp_path / "size.png", claims.claims(study), claims.curve(study))
+    assert (tmp_path / "size.png").read_bytes().startswith(b"\x89PNG")
