@@ -63,7 +63,7 @@ class Profile:
 
         Args:
             scope: which part of the latency.
-            include_drifted: take measurements whose reference wandered too far, too.
+            include_drifted: take measurements that are marked as not to be trusted, too.
         """
         chosen = {
             measurement.subnet_id: measurement

@@ -267,7 +267,12 @@ class Measurement(Record):
     """One line of a latency profile: a subnet's latency on a target, or the error that befell it.
 
     Latency is image in to mask out at the target's batch: image encoder plus a decoder pass with
-    one prompt, preprocessing apart. Raw statistics and drift-corrected medians are both kept.
+    one prompt, preprocessing apart. Raw statistics and drift-corrected latencies are both kept.
+
+    `low_ms` and `high_ms` are the 95 % interval of the corrected latency of both parts together,
+    None in older profiles. `drifted` marks a measurement whose corrected latency is not to be
+    trusted. `memory_bytes` is the peak resident memory that loading and running both models took
+    in a process of their own, beyond what that process had before.
     """
 
     schema_version: Literal[1] = 1
@@ -281,6 +286,8 @@ class Measurement(Record):
     decoder: LatencyStats | None = None
     encoder_ms: Milliseconds | None = None
     decoder_ms: Milliseconds | None = None
+    low_ms: Milliseconds | None = None
+    high_ms: Milliseconds | None = None
     drift: Drift | None = None
     drifted: bool = False
     memory_bytes: int | None = None

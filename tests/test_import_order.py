@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "hwsearch"
 LEVELS = (
     {"errors"},
     {"records", "progress", "files"},
-    {"space", "costs", "sam", "compute", "data", "runtime", "profiles", "report"},
+    {"sam"},
+    {"space", "costs", "compute", "data", "runtime", "profiles", "report"},
     {"checkpoint", "evaluation", "profiler", "predictor", "search", "export"},
     {"supernet"},
     {"workflow"},

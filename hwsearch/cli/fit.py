@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from hwsearch.cli.options import (
+    BatchOption,
     DeviceOption,
     JsonOption,
     PrecisionOption,
@@ -25,7 +29,16 @@ def fit(
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    batch: BatchOption = 1,
     workspace: WorkspaceOption = Path(),
+    transfer_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--transfer-from",
+            help="Directory of another target's predictor of this supernet: five measured subnets "
+            "are then enough.",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     allow_stale: StaleOption = False,
     as_json: JsonOption = False,
@@ -33,19 +46,23 @@ def fit(
     """Fit a latency predictor on a profile, with conformal intervals and a card.
 
     [bold]Example:[/bold] hwsearch fit --device cpu --supernet vit_b-supernet
+    [bold]Example:[/bold] hwsearch fit --device cpu --threads 2 --transfer-from predictors/T/S
     """
     from hwsearch.runtime.devices import resolve_target
     from hwsearch.supernet.store import load_manifest
     from hwsearch.workflow.fit import fit_latency_predictor
     from hwsearch.workflow.workspace import Workspace
 
-    target = resolve_target(device=device, runtime=runtime, precision=precision, threads=threads)
+    target = resolve_target(
+        device=device, runtime=runtime, precision=precision, threads=threads, batch=batch
+    )
     predictor, directory = fit_latency_predictor(
         load_manifest(supernet).geometry,
         target=target,
         workspace=Workspace(workspace),
         seed=seed,
         allow_stale=allow_stale,
+        transfer_from=transfer_from,
     )
     print_result(
         {

@@ -29,6 +29,7 @@ PrecisionOption = Annotated[str, typer.Option("--precision", help="What the runt
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; default: all physical cores.")
 ]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Images a run.")]
 SupernetOption = Annotated[
     str, typer.Option("--supernet", help="A supernet directory, or 'demo' for the shipped one.")
 ]
@@ -66,6 +67,21 @@ def parse_latency(text: str) -> float:
             "milliseconds."
         )
     return latency_ms
+
+
+def parse_percent(text: str) -> float:
+    """Percent from `2%` or a bare number of percent.
+
+    Raises:
+        UsageError: it has another form, or does not lie between 0 and 100.
+    """
+    try:
+        percent = float(text.strip().removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not 0 < percent < 100:
+        raise UsageError(f"{text!r} is no error: give percent between 0 and 100, such as 2%.")
+    return percent
 
 
 def parse_list(text: str | None, kind: type[int] | type[float], name: str) -> tuple[Any, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwsearch.cli.options import (
+    BatchOption,
     DeviceOption,
     JsonOption,
     PrecisionOption,
@@ -17,8 +18,14 @@ from hwsearch.cli.options import (
     SupernetOption,
     ThreadsOption,
     WorkspaceOption,
+    parse_latency,
+    parse_percent,
     print_result,
 )
+from hwsearch.errors import UsageError
+
+if TYPE_CHECKING:
+    from hwsearch.workflow.adaptive import Goal
 
 
 def profile(
@@ -28,7 +35,20 @@ def profile(
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    batch: BatchOption = 1,
     samples: Annotated[int, typer.Option(min=2, help="Distinct subnets to measure.")] = 32,
+    until_error: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure on, such as until 2%: until the latency predictor's cross-validated "
+            "error is there or at the noise floor."
+        ),
+    ] = None,
+    max_samples: Annotated[int, typer.Option(min=2, help="Most subnets for --until-error.")] = 128,
+    target_latency: Annotated[
+        str | None,
+        typer.Option(help="With --until-error, measure above all near it: 40ms, 1.5s."),
+    ] = None,
     budget: Annotated[
         float, typer.Option(min=1, help="Most seconds of timing for a group of 8 subnets.")
     ] = 60.0,
@@ -44,6 +64,7 @@ def profile(
 
     Subnets are exported to ONNX and timed in random interleaved rounds around a reference, so
     that the machine's drift can be taken out; a part is measured twice to know the noise floor.
+    Each subnet has a process of its own: one that crashes or hangs is noted, and the others go on.
 
     [bold]Example:[/bold] hwsearch profile --device cpu --supernet vit_b-supernet --samples 32
     """
@@ -54,13 +75,17 @@ def profile(
     from hwsearch.workflow.profile import profile_supernet
     from hwsearch.workflow.workspace import Workspace
 
-    target = resolve_target(device=device, runtime=runtime, precision=precision, threads=threads)
+    goal = _goal(until_error, max_samples, target_latency)
+    target = resolve_target(
+        device=device, runtime=runtime, precision=precision, threads=threads, batch=batch
+    )
     with RichProgress() as progress:
         summary = profile_supernet(
             load_supernet(supernet),
             target=target,
             workspace=Workspace(workspace),
             samples=samples,
+            goal=goal,
             settings=SessionSettings(budget_s=budget, relative_half_width=half_width, seed=seed),
             seed=seed,
             allow_stale=allow_stale,
@@ -77,13 +102,33 @@ def profile(
             "noise_floor_percent": floor,
             "fastest_ms": summary.fastest_ms,
             "slowest_ms": summary.slowest_ms,
+            "error_percent": summary.error_percent,
         },
         as_json=as_json,
         lines=[
             f"{summary.measured} subnets measured on {target.name}: "
             f"{summary.fastest_ms:.2f} to {summary.slowest_ms:.2f} ms.",
             f"Noise floor: {floor:.2f} %." if floor is not None else "Noise floor: unknown.",
-            f"{summary.failed} failed, {summary.drifted} in sessions that drifted.",
+            f"{summary.failed} failed, {summary.drifted} marked as too uncertain.",
+            *(
+                [f"Cross-validated error of a latency predictor: {summary.error_percent:.2f} %."]
+                if summary.error_percent is not None
+                else []
+            ),
             f"Profile: {summary.file}",
         ],
     )
+
+
+def _goal(until_error: str | None, max_samples: int, target_latency: str | None) -> Goal | None:
+    if until_error is None:
+        if target_latency is not None:
+            raise UsageError(
+                "--target-latency says where to measure on, and without --until-error nothing is "
+                "measured on: give both, or neither."
+            )
+        return None
+    from hwsearch.workflow.adaptive import Goal
+
+    near = () if target_latency is None else (parse_latency(target_latency),)
+    return Goal(parse_percent(until_error), max_samples, near)

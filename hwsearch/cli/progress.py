@@ -11,6 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hwsearch.progress import Advance
 
+_SPEED_OVER_S = (
+    3600.0  # a group of large subnets takes minutes from one step of its bar to the next
+)
+
 
 class RichProgress:
     """Draws each running task as a bar; a context manager."""
@@ -25,6 +29,7 @@ class RichProgress:
             TextColumn("[dim]{task.fields[note]}"),
             console=self.console,
             transient=True,
+            speed_estimate_period=_SPEED_OVER_S,
         )
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hwsearch.cli.options import (
+    BatchOption,
     DeviceOption,
     FramingOption,
     JsonOption,
@@ -35,6 +36,7 @@ def search(
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    batch: BatchOption = 1,
     trials: Annotated[int, typer.Option(min=1, help="Subnets to judge in all.")] = 80,
     samples: Annotated[
         int, typer.Option(min=8, help="Subnets to measure first, if no predictor is there.")
@@ -77,7 +79,9 @@ def search(
     from hwsearch.workflow.search import SearchRequest, search_subnets
     from hwsearch.workflow.workspace import Workspace, default_study_name
 
-    target = resolve_target(device=device, runtime=runtime, precision=precision, threads=threads)
+    target = resolve_target(
+        device=device, runtime=runtime, precision=precision, threads=threads, batch=batch
+    )
     place = Workspace(workspace)
     loaded, manifest = load_supernet(supernet), load_manifest(supernet)
     request = SearchRequest(

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from scipy.stats import kendalltau, spearmanr
 from sklearn.model_selection import RepeatedKFold
 
-from hwsearch.predictor.models import BASELINES, CANDIDATES, CONSTANT, LatencyModel
+from hwsearch.predictor.models import CONSTANT, LatencyModel
 from hwsearch.records import Record, Share
 
 Array = NDArray[np.float64]
@@ -39,10 +39,11 @@ class ModelScore(Record):
 
 
 class CrossValidation(ModelScore):
-    """Repeated k-fold cross-validation: the chosen model's score, and everyone's.
+    """Nested, repeated k-fold cross-validation: the choice's score, and every model's.
 
-    `models` are the candidates that suit so many rows and `baselines` what they have to beat.
-    The chosen model was chosen by these very errors, so they flatter it slightly.
+    The record's own figures are those of choosing and fitting together: each fold is predicted by
+    the model that the other folds choose. `models` are the candidates that suit so many rows, each
+    by itself, and `baselines` what they have to beat. `name` is the model that all rows choose.
     """
 
     n: PositiveInt
@@ -53,9 +54,10 @@ class CrossValidation(ModelScore):
 
 
 class ModelChoice(Record):
-    """What a fit decides: the model, its hyper-parameters, and its out-of-fold errors.
+    """What a fit decides: the model, its hyper-parameters, and the choice's out-of-fold errors.
 
-    `log_residuals` holds, a repeat, each row's logarithm of measured over predicted latency.
+    `log_residuals` holds, a repeat, each row's logarithm of measured over predicted latency, where
+    the row had a part neither in the fit nor in the choice of the model.
     """
 
     model_name: str
@@ -64,7 +66,14 @@ class ModelChoice(Record):
     cv: CrossValidation
 
 
-def choose_model(features: Array, latencies_ms: Array, *, seed: int) -> ModelChoice:
+def choose_model(
+    features: Array,
+    latencies_ms: Array,
+    *,
+    models: Sequence[LatencyModel],
+    baselines: Sequence[LatencyModel],
+    seed: int,
+) -> ModelChoice:
     """Cross-validate all candidates and take the best, or a simpler one that is as good.
 
     A simpler model counts as good if its absolute relative error, averaged over the rows, exceeds
@@ -73,50 +82,86 @@ def choose_model(features: Array, latencies_ms: Array, *, seed: int) -> ModelCho
     by no more than a twentieth.
 
     Args:
-        features: (n, f) from `FeatureBuilder.matrix`.
+        features: (n, f), columns as the models' schema has them.
         latencies_ms: (n,) measured latencies in milliseconds.
+        models: the candidates, the simplest first; at least one has to suit n rows.
+        baselines: what they have to beat.
         seed: decides the folds.
     """
     n = len(latencies_ms)
-    usable = [model for model in CANDIDATES if model.suits(n)]
+    usable = [model for model in models if model.suits(n)]
+    folds = fold_numbers(n, seed=seed)
     predictions = {
-        model.name: out_of_fold(model, features, latencies_ms, seed=seed)
-        for model in (*usable, *BASELINES)
+        model.name: out_of_fold(model, features, latencies_ms, folds=folds)
+        for model in (*usable, *baselines)
     }
-    best = usable[_simplest_of_the_best([predictions[m.name] for m in usable], latencies_ms)]
-    scores = {name: _score(name, found, latencies_ms) for name, found in predictions.items()}
+    of_usable = [predictions[model.name] for model in usable]
+    best = usable[_simplest_of_the_best(of_usable, latencies_ms)]
+    scores = {name: score(name, found, latencies_ms) for name, found in predictions.items()}
     # One constant a fold is no order, though a rank correlation would see one.
     unordered = {"kendall_tau": None, "spearman": None}
-    scores[CONSTANT.name] = scores[CONSTANT.name].model_copy(update=unordered)
-    residuals = np.log(latencies_ms / predictions[best.name])
+    if CONSTANT in scores:
+        scores[CONSTANT] = scores[CONSTANT].model_copy(update=unordered)
+    nested = _chosen_without_the_fold(of_usable, latencies_ms, folds)
+    residuals = np.log(latencies_ms / nested)
     return ModelChoice(
         model_name=best.name,
         hyper=best.tune(features, latencies_ms),
         log_residuals=tuple(tuple(row) for row in residuals.tolist()),
         cv=CrossValidation(
-            **scores[best.name].model_dump(),
+            **score(best.name, nested, latencies_ms).model_dump(),
             n=n,
-            folds=min(FOLDS, n),
-            repeats=_repeats(n),
+            folds=int(folds.max()) + 1,
+            repeats=len(folds),
             models=tuple(scores[model.name] for model in usable),
-            baselines=tuple(scores[model.name] for model in BASELINES),
+            baselines=tuple(scores[model.name] for model in baselines),
         ),
     )
 
 
-def out_of_fold(model: LatencyModel, features: Array, latencies_ms: Array, *, seed: int) -> Array:
+def fold_numbers(n: int, *, seed: int) -> NDArray[np.int64]:
+    """Each row's fold in each repeat, (repeats, n)."""
+    repeats, count = _repeats(n), min(FOLDS, n)
+    numbers = np.empty((repeats, n), dtype=np.int64)
+    splits = RepeatedKFold(n_splits=count, n_repeats=repeats, random_state=seed)
+    for place, (_, test) in enumerate(splits.split(numbers[0])):
+        numbers[place // count, test] = place % count
+    return numbers
+
+
+def out_of_fold(
+    model: LatencyModel, features: Array, latencies_ms: Array, *, folds: NDArray[np.int64]
+) -> Array:
     """Predictions in milliseconds of each row by models that did not see it: (repeats, n).
 
     Hyper-parameters are tuned within each fold's training rows, so that nothing leaks.
     """
-    n = len(latencies_ms)
-    repeats = _repeats(n)
-    folds = RepeatedKFold(n_splits=min(FOLDS, n), n_repeats=repeats, random_state=seed)
-    found = np.empty((repeats, n))
-    for number, (train, test) in enumerate(folds.split(features)):
-        hyper = model.tune(features[train], latencies_ms[train])
-        fitted = model.fit(features[train], latencies_ms[train], hyper)
-        found[number // min(FOLDS, n), test] = fitted.predict(features[test])
+    found = np.empty(folds.shape)
+    for predictions, numbers in zip(found, folds, strict=True):
+        for fold in np.unique(numbers):
+            test = numbers == fold
+            train = ~test
+            hyper = model.tune(features[train], latencies_ms[train])
+            fitted = model.fit(features[train], latencies_ms[train], hyper)
+            predictions[test] = fitted.predict(features[test])
+    return found
+
+
+def _chosen_without_the_fold(
+    predictions: Sequence[Array], latencies_ms: Array, folds: NDArray[np.int64]
+) -> Array:
+    """Each fold as predicted by the model that the other folds' errors would choose.
+
+    The best of several models is partly the luckiest: its own errors flatter the choice. These
+    are errors of choosing and fitting together; no model has to be fitted once more for them.
+    """
+    found = np.empty(folds.shape)
+    for repeat, numbers in enumerate(folds):
+        for fold in np.unique(numbers):
+            test = numbers == fold
+            others = [one[:, ~test] for one in predictions]
+            best = _simplest_of_the_best(others, latencies_ms[~test])
+            found[repeat, test] = predictions[best][repeat, test]
     return found
 
 
@@ -137,7 +182,14 @@ def _simplest_of_the_best(predictions: Sequence[Array], latencies_ms: Array) -> 
     )
 
 
-def _score(name: str, predictions: Array, latencies_ms: Array) -> ModelScore:
+def score(name: str, predictions: Array, latencies_ms: Array) -> ModelScore:
+    """How close predictions come.
+
+    Args:
+        name: whose they are.
+        predictions: (repeats, n) in milliseconds.
+        latencies_ms: (n,) what was measured.
+    """
     error = np.abs(predictions / latencies_ms - 1)
     return ModelScore(
         name=name,

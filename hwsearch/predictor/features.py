@@ -8,6 +8,7 @@ one `bincount` and one matrix product a resolution, whatever the number of confi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from hwsearch.costs import BlockCost, block_cost, encoder_macs, encoder_params
 from hwsearch.errors import UsageError
+from hwsearch.predictor.schema import FeatureSchema
 from hwsearch.records import LayerConfig, SamGeometry, SubnetConfig
 
 KINDS = ("windowed", "global")
@@ -43,10 +45,33 @@ WHOLE = (
 BYTES_PER_ELEMENT = 4  # fp32; another precision scales a column, which no model notices
 COUNT_MATRIX_ELEMENTS = 4_000_000  # bounds the memory of one pass: 32 MB of float64
 
-_NAMES = (
-    *WHOLE,
-    *(f"{kind}_{cost}" for kind in KINDS for cost in COSTS),
+_BLOCK_COSTS = tuple(f"{kind}_{cost}" for kind in KINDS for cost in COSTS)
+# A table of block times: tokens that pass an MLP, or an attention, of each quarter of full size.
+QUARTERS = (1, 2, 3, 4)
+TABLE = tuple(
+    f"{kind}_{part}_quarter_{quarter}"
+    for kind in KINDS
+    for part in ("mlp", "heads")
+    for quarter in QUARTERS
 )
+
+SCHEMA = FeatureSchema(
+    names=(*WHOLE, *_BLOCK_COSTS, *TABLE),
+    costs=("patch_embed_and_neck_macs", "resolution", "padded_tokens", *_BLOCK_COSTS),
+    shape=(
+        "macs",
+        "resolution",
+        "patch_embed_and_neck_macs",
+        *(
+            f"{kind}_{cost}"
+            for kind in KINDS
+            for cost in ("blocks", "tokens", "mlp_macs", "projection_macs", "attention_macs")
+        ),
+    ),
+    sizes=(("params_only", "params"), ("macs_only", "macs")),
+    table=TABLE,
+)
+_NAMES = SCHEMA.names
 
 
 @dataclass(frozen=True)
@@ -85,21 +110,17 @@ class ConfigArrays:
 class FeatureBuilder:
     """Turns the subnets of one geometry into rows of analytic costs.
 
-    Columns, in the order of `names`: what belongs to the whole encoder (`WHOLE`), then each kind
-    of block's summed costs (`COSTS`). Counts of blocks by width and heads are left out:
-    a non-negative sum that got them erred by 7.1 instead of 2.5 % with 24 samples, by 2.9
+    Columns, in the order of `SCHEMA.names`: what belongs to the whole encoder (`WHOLE`), each kind
+    of block's summed costs (`COSTS`), then the same work by the quarter of full size that an MLP's
+    width or the heads fall into (`TABLE`). An entry for every pair of width and heads would be too
+    fine: a non-negative sum that got them erred by 7.1 instead of 2.5 % with 24 samples, by 2.9
     instead of 2.2 % with 64 (ONNX Runtime, one thread, 192-wide encoders).
     """
 
     geometry: SamGeometry
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns of `matrix`."""
-        return _NAMES
-
     def matrix(self, configs: Sequence[SubnetConfig]) -> NDArray[np.float64]:
-        """The features of `configs`, float64 of shape (n, len(names)).
+        """The features of `configs`, float64 of shape (n, len(SCHEMA.names)).
 
         Raises:
             UsageError: a configuration can't be a subnet of this geometry.
@@ -192,6 +213,12 @@ class FeatureBuilder:
             _put(row, "params", cost.params)
             for name, value in _block_values(geometry, layer, resolution, cost).items():
                 _put(row, f"{KINDS[kind]}_{name}", value)
+            mlp, attention = (
+                math.ceil(len(QUARTERS) * size / full)
+                for size, full in ((width, geometry.mlp_width), (heads, geometry.heads))
+            )
+            _put(row, f"{KINDS[kind]}_mlp_quarter_{mlp}", (resolution // geometry.patch_size) ** 2)
+            _put(row, f"{KINDS[kind]}_heads_quarter_{attention}", cost.tokens)
         grid = resolution // geometry.patch_size
         windows = -(-grid // geometry.window_size)
         # The costs of a one-block encoder less its block: what no block can change.
@@ -214,11 +241,6 @@ class FeatureBuilder:
 
 
 _COLUMN = {name: column for column, name in enumerate(_NAMES)}
-
-
-def columns(names: Sequence[str]) -> list[int]:
-    """Places of the named features in a row of `FeatureBuilder.matrix`."""
-    return [_COLUMN[name] for name in names]
 
 
 def _block_values(

@@ -10,13 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 from hwsearch.errors import PredictorError
 from hwsearch.predictor import calibration
 from hwsearch.predictor.crossvalidation import CrossValidation, ModelChoice, choose_model
-from hwsearch.predictor.features import FeatureBuilder
-from hwsearch.predictor.models import Regressor, candidate
+from hwsearch.predictor.features import SCHEMA, FeatureBuilder
+from hwsearch.predictor.linear import Regressor
+from hwsearch.predictor.models import LatencyModel, baselines, candidates, model_named
+from hwsearch.predictor.transfer import transfer_candidates
 from hwsearch.records import SamGeometry, Scope, SubnetConfig, Target
 
 Array = NDArray[np.float64]
 
 MIN_SAMPLES = 8
+MIN_TRANSFER_SAMPLES = 5
 
 
 class LatencyPredictor:
@@ -35,6 +38,10 @@ class LatencyPredictor:
         supernet_id: which supernet's subnets they are.
         scope: whether they are of encoder and decoder, or of one of them.
         seed: decides the folds of cross-validation.
+        source: a fitted predictor of another target, to start from; then five subnets will do.
+
+    Raises:
+        PredictorError: the source is not fitted, or predicts something else.
     """
 
     model_name_: str
@@ -51,12 +58,21 @@ class LatencyPredictor:
         *,
         scope: Scope = "full",
         seed: int = 0,
+        source: LatencyPredictor | None = None,
     ) -> None:
+        if source is not None:
+            _check_source(source, geometry=geometry, scope=scope)
         self.geometry = geometry
         self.target = target
         self.supernet_id = supernet_id
         self.scope: Scope = scope
         self.seed = seed
+        self.source = source
+
+    @property
+    def min_samples(self) -> int:
+        """How many distinct subnets a fit needs."""
+        return MIN_SAMPLES if self.source is None else MIN_TRANSFER_SAMPLES
 
     def fit(self, configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> LatencyPredictor:
         """Choose a model by cross-validation and fit it on all rows; takes a few seconds.
@@ -65,16 +81,22 @@ class LatencyPredictor:
         no fold is tested on a subnet that it was fitted on.
 
         Args:
-            configs: the measured subnets, at least eight distinct ones.
+            configs: the measured subnets, at least `min_samples` distinct ones.
             latencies_ms: (n,) their latencies in milliseconds.
 
         Raises:
             PredictorError: too few subnets, or a latency that is not positive and finite.
             UsageError: a configuration can't be a subnet of this geometry.
         """
-        distinct, latencies = _distinct(configs, latencies_ms)
-        features = FeatureBuilder(self.geometry).matrix(distinct)
-        return self.refit(distinct, latencies, choose_model(features, latencies, seed=self.seed))
+        distinct, latencies = self._distinct(configs, latencies_ms)
+        choice = choose_model(
+            self._features(distinct),
+            latencies,
+            models=self._models(len(distinct)),
+            baselines=baselines(SCHEMA),
+            seed=self.seed,
+        )
+        return self.refit(distinct, latencies, choice)
 
     def refit(
         self, configs: Sequence[SubnetConfig], latencies_ms: ArrayLike, choice: ModelChoice
@@ -86,14 +108,14 @@ class LatencyPredictor:
                 belongs to another number of rows.
             UsageError: a configuration can't be a subnet of this geometry.
         """
-        distinct, latencies = _distinct(configs, latencies_ms)
+        distinct, latencies = self._distinct(configs, latencies_ms)
         if any(len(row) != len(distinct) for row in choice.log_residuals):
             raise PredictorError(
                 f"The stored errors are not those of the {len(distinct)} stored subnets: fit the "
                 "latency predictor again."
             )
-        features = FeatureBuilder(self.geometry).matrix(distinct)
-        model = candidate(choice.model_name)
+        model = model_named(choice.model_name, self._models(len(distinct)))
+        features = self._features(distinct)
         self._regressor: Regressor = model.fit(features, latencies, choice.hyper)
         self.model_name_ = choice.model_name
         self.cv_ = choice.cv
@@ -112,7 +134,7 @@ class LatencyPredictor:
         self._check_fitted()
         if not configs:
             return np.empty(0)
-        return self._regressor.predict(FeatureBuilder(self.geometry).matrix(configs))
+        return self._regressor.predict(self._features(configs))
 
     def interval(
         self, configs: Sequence[SubnetConfig], coverage: float = 0.9
@@ -152,7 +174,12 @@ class LatencyPredictor:
         self._check_fitted()
         added = _checked_latencies(configs, latencies_ms)
         new = LatencyPredictor(
-            self.geometry, self.target, self.supernet_id, scope=self.scope, seed=self.seed
+            self.geometry,
+            self.target,
+            self.supernet_id,
+            scope=self.scope,
+            seed=self.seed,
+            source=self.source,
         )
         return new.fit([*self.configs_, *configs], np.concatenate([self.latencies_ms_, added]))
 
@@ -175,6 +202,47 @@ class LatencyPredictor:
             "again, or allow a stale predictor (--allow-stale)."
         )
 
+    def out_of_fold_ms(self) -> Array:
+        """Each fitted row as predicted by models that did not see it, in milliseconds, (n,).
+
+        Raises:
+            PredictorError: the predictor is not fitted.
+        """
+        self._check_fitted()
+        predictions: Array = self.latencies_ms_ * np.exp(
+            -np.median(self.choice_.log_residuals, axis=0)
+        )
+        return predictions
+
+    def _models(self, samples: int) -> tuple[LatencyModel, ...]:
+        known = candidates(SCHEMA) if samples >= MIN_SAMPLES else ()
+        return known if self.source is None else (*transfer_candidates(SCHEMA), *known)
+
+    def _features(self, configs: Sequence[SubnetConfig]) -> Array:
+        """The configurations' features, (n, f); with a source, its prediction as a last column."""
+        return self._with_source(FeatureBuilder(self.geometry).matrix(configs))
+
+    def _with_source(self, features: Array) -> Array:
+        if self.source is None:
+            return features
+        predicted = self.source._regressor.predict(self.source._with_source(features))
+        return np.column_stack([features, predicted])
+
+    def _distinct(
+        self, configs: Sequence[SubnetConfig], latencies_ms: ArrayLike
+    ) -> tuple[tuple[SubnetConfig, ...], Array]:
+        """Each subnet once, in the order of appearance, with the median of its latencies."""
+        latencies = _checked_latencies(configs, latencies_ms)
+        found: dict[SubnetConfig, list[float]] = {}
+        for config, latency in zip(configs, latencies.tolist(), strict=True):
+            found.setdefault(config, []).append(latency)
+        if len(found) < self.min_samples:
+            raise PredictorError(
+                f"A latency predictor can't be fitted on {len(found)} distinct subnets: profile "
+                f"at least {self.min_samples}."
+            )
+        return tuple(found), np.array([np.median(values) for values in found.values()])
+
     def _check_fitted(self) -> None:
         if not hasattr(self, "choice_"):
             raise PredictorError(
@@ -182,20 +250,18 @@ class LatencyPredictor:
             )
 
 
-def _distinct(
-    configs: Sequence[SubnetConfig], latencies_ms: ArrayLike
-) -> tuple[tuple[SubnetConfig, ...], Array]:
-    """Each subnet once, in the order of appearance, with the median of its latencies."""
-    latencies = _checked_latencies(configs, latencies_ms)
-    found: dict[SubnetConfig, list[float]] = {}
-    for config, latency in zip(configs, latencies.tolist(), strict=True):
-        found.setdefault(config, []).append(latency)
-    if len(found) < MIN_SAMPLES:
+def _check_source(source: LatencyPredictor, *, geometry: SamGeometry, scope: Scope) -> None:
+    source._check_fitted()
+    if source.geometry != geometry:
         raise PredictorError(
-            f"A latency predictor can't be fitted on {len(found)} distinct subnets: profile at "
-            f"least {MIN_SAMPLES}."
+            f"A predictor of {source.geometry.id} can't be transferred to {geometry.id}: take one "
+            "of the same geometry."
         )
-    return tuple(found), np.array([np.median(values) for values in found.values()])
+    if source.scope != scope:
+        raise PredictorError(
+            f"A predictor of the scope {source.scope} can't be transferred to {scope}: take one of "
+            "the same scope."
+        )
 
 
 def _checked_latencies(configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> Array:

@@ -1,14 +1,16 @@
 """A fitted latency predictor as a folder of text files, without pickle.
 
 `predictor.json` holds the target, the choice of the model and its errors, `training.json` the
-measured rows, CARD.md the same for people. Loading refits the chosen model on the stored rows,
-which takes milliseconds and outlives releases of scikit-learn, and compares its predictions with
-the stored ones.
+measured rows, CARD.md and `scatter.svg` the same for people; `source/` is the predictor that this
+one was transferred from, if any, in the same form. Loading refits the chosen model on the stored
+rows, which takes milliseconds and outlives releases of scikit-learn, and compares its predictions
+with the stored ones.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import warnings
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -19,14 +21,16 @@ import sklearn
 import hwsearch
 from hwsearch.errors import PredictorError, UsageError
 from hwsearch.files import write_text
-from hwsearch.predictor.card import card_text
+from hwsearch.predictor.card import SCATTER_FILE, card_text
 from hwsearch.predictor.crossvalidation import ModelChoice
 from hwsearch.predictor.latency_predictor import LatencyPredictor
+from hwsearch.predictor.scatter import scatter_svg
 from hwsearch.records import Milliseconds, Record, SamGeometry, Scope, SubnetConfig, Target
 
 PREDICTOR_FILE = "predictor.json"
 TRAINING_FILE = "training.json"
 CARD_FILE = "CARD.md"
+SOURCE_FOLDER = "source"
 PROBE_TOLERANCE = 0.005
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -49,7 +53,8 @@ class StoredPredictor(Record):
     """What `predictor.json` holds.
 
     `probes_ms` are the predictions for the training rows when the predictor was saved, by the
-    versions named in `versions`. `training_sha256` ties the file to its `training.json`.
+    versions named in `versions`. `training_sha256` ties the file to its `training.json`,
+    `source_sha256` to the `predictor.json` of its source.
     """
 
     schema_version: Literal[1] = 1
@@ -63,6 +68,7 @@ class StoredPredictor(Record):
     choice: ModelChoice
     probes_ms: tuple[Milliseconds, ...]
     training_sha256: str
+    source_sha256: str | None = None
     versions: dict[str, str]
 
 
@@ -83,6 +89,8 @@ def save_latency_predictor(
         PredictorError: the predictor is not fitted, or the folder can't be written.
     """
     probes = predictor.predict(getattr(predictor, "configs_", ()))
+    if predictor.source is not None:
+        save_latency_predictor(predictor.source, directory / SOURCE_FOLDER)
     training = _training_text(predictor)
     stored = StoredPredictor(
         target=predictor.target,
@@ -95,14 +103,23 @@ def save_latency_predictor(
         choice=predictor.choice_,
         probes_ms=tuple(probes.tolist()),
         training_sha256=_sha256(training),
+        source_sha256=_source_sha256(directory) if predictor.source else None,
         versions=_versions(),
     )
     folder = "/".join(("predictors", *directory.resolve().parts[-2:]))
     card = card_text(predictor, folder=folder, noise_floor_percent=noise_floor_percent)
+    scatter = scatter_svg(
+        predictor.latencies_ms_.tolist(),
+        predictor.out_of_fold_ms().tolist(),
+        title=f"{predictor.supernet_id}, {len(probes)} subnets measured",
+    )
     try:
         write_text(directory / TRAINING_FILE, training)
+        write_text(directory / SCATTER_FILE, scatter)
         write_text(directory / CARD_FILE, card)
         write_text(directory / PREDICTOR_FILE, stored.model_dump_json(indent=1) + "\n")
+        if predictor.source is None and (directory / SOURCE_FOLDER).exists():
+            shutil.rmtree(directory / SOURCE_FOLDER)  # of the predictor that was replaced
     except OSError as error:
         raise PredictorError(
             f"The latency predictor can't be written to {directory}: {error.strerror}."
@@ -134,7 +151,12 @@ def load_latency_predictor(
         raise _damaged(folder / TRAINING_FILE, f"it is not the one that {PREDICTOR_FILE} names")
     training = _parsed(TrainingRows, folder / TRAINING_FILE, training_text)
     predictor = LatencyPredictor(
-        stored.geometry, stored.target, stored.supernet_id, scope=stored.scope, seed=stored.seed
+        stored.geometry,
+        stored.target,
+        stored.supernet_id,
+        scope=stored.scope,
+        seed=stored.seed,
+        source=_stored_source(stored, folder),
     )
     if target is not None:
         _check_target(predictor, target, allow_stale=allow_stale)
@@ -148,6 +170,19 @@ def load_latency_predictor(
         raise _damaged(folder / PREDICTOR_FILE, str(error)) from None
     _check_probes(predictor, stored, folder)
     return predictor
+
+
+def _stored_source(stored: StoredPredictor, folder: Path) -> LatencyPredictor | None:
+    if stored.source_sha256 is None:
+        return None
+    source = load_latency_predictor(folder / SOURCE_FOLDER)
+    if stored.source_sha256 != _source_sha256(folder):
+        raise _damaged(folder / SOURCE_FOLDER, f"it is not the one that {PREDICTOR_FILE} names")
+    return source
+
+
+def _source_sha256(folder: Path) -> str:
+    return _sha256(_read(folder / SOURCE_FOLDER / PREDICTOR_FILE))
 
 
 def _check_target(predictor: LatencyPredictor, target: Target, *, allow_stale: bool) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -74,41 +75,56 @@ class Slice:
         return self.encoder_ms + self.decoder_ms
 
 
-class RunnerShelf:
-    """Opens runners that live as long as `stack`; equal decoder files share one.
+class Host(Protocol):
+    """Where the models of one subject live; leaving its context closes them."""
 
-    Equal means equal bytes of the ONNX file. Weights in a file beside it are not compared: they
-    change what a decoder says, not how long it takes.
+    def open(self, path: Path) -> Runner:
+        """Open a model file."""
+        ...
 
-    Args:
-        open_runner: opens a model file.
-        stack: closes what was opened here.
-        lent: decoders that are open already, from the hash of their file; they are not closed.
-    """
+    def memory_bytes(self) -> int | None:
+        """Peak resident memory that the models took so far; None where that can't be told."""
+        ...
 
-    def __init__(
-        self, open_runner: OpenRunner, stack: ExitStack, lent: dict[str, Runner] | None = None
-    ) -> None:
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class LocalHost:
+    """This very process, which a crash of a model ends."""
+
+    def __init__(self, open_runner: OpenRunner) -> None:
         self._open_runner = open_runner
-        self._stack = stack
-        self.decoders = dict(lent or {})
+        self._stack = ExitStack()
 
-    def open_encoder(self, path: Path) -> Runner:
-        """Open an encoder."""
+    def open(self, path: Path) -> Runner:
+        """Open a model file."""
         return self._stack.enter_context(self._open_runner(path))
 
-    def open_decoder(self, path: Path) -> Runner:
-        """Open a decoder, or give the one that was opened from an equal file."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest not in self.decoders:
-            self.decoders[digest] = self._stack.enter_context(self._open_runner(path))
-        return self.decoders[digest]
+    def memory_bytes(self) -> None:
+        """Not known: the allocator keeps what it once had, for whichever model."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
 
 
 def open_pair(
     subject: Subject,
-    shelf: RunnerShelf,
+    host: Host,
     *,
     batch: int,
     settings: SessionSettings,
@@ -116,8 +132,8 @@ def open_pair(
     clock: Clock,
 ) -> Pair:
     """Open both models of a subject, make their inputs, and run them until they are warm."""
-    encoder = shelf.open_encoder(subject.encoder)
-    decoder = shelf.open_decoder(subject.decoder)
+    encoder = host.open(subject.encoder)
+    decoder = host.open(subject.decoder)
     image = encoder_inputs(encoder.inputs, batch=batch, rng=rng)
     prompt = decoder_inputs(
         decoder.inputs, encoder.infer(image), resolution=subject.subnet.resolution, rng=rng

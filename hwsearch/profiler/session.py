@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hwsearch.errors import HwsearchError, ProfileError
+from hwsearch.errors import ProfileError
 from hwsearch.profiler.conditions import capture_conditions
-from hwsearch.profiler.pair import Clock, OpenRunner, Pair, RunnerShelf, Subject, open_pair
-from hwsearch.profiler.rounds import GroupTimes, ReferenceTrack, correct, run_rounds
+from hwsearch.profiler.failures import NurseryError, reason
+from hwsearch.profiler.findings import Origin, judge_group
+from hwsearch.profiler.pair import Clock, Host, LocalHost, OpenRunner, Pair, Subject, open_pair
+from hwsearch.profiler.remote import Worker
+from hwsearch.profiler.rounds import GroupTimes, RoundState, run_rounds
 from hwsearch.profiler.settings import SessionSettings
-from hwsearch.profiler.timer import summarise, wander
+from hwsearch.profiler.supervisor import Nursery
+from hwsearch.profiler.timer import wander
 from hwsearch.progress import Advance, Progress, SilentProgress
-from hwsearch.records import Conditions, Drift, Measurement, Target
-from hwsearch.runtime.open import open_runner as open_on_target
-from hwsearch.runtime.runner import Runner
+from hwsearch.records import Measurement, Target
 
 __all__ = ["SessionReport", "SessionSettings", "Subject", "measure"]
-
-_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ class SessionReport:
         session_id: the one in its measurements.
         anchor_ms: what the reference is held against, to be given to the profile's next session.
         measured: subjects with a latency.
-        drifted: those of them that are marked, because their group's reference wandered.
+        drifted: those of them that are marked as not to be trusted.
         failed: subjects with an error.
+        rounds: how many each group had.
+        half_width: the widest relative half-width of a corrected latency; None without any.
         reference_ms: the reference's median in each group.
         wander: how far it went apart in each group, as a share (see `timer.wander`).
     """
@@ -46,6 +49,8 @@ class SessionReport:
     measured: int
     drifted: int
     failed: int
+    rounds: tuple[int, ...]
+    half_width: float | None
     reference_ms: tuple[float, ...]
     wander: tuple[float, ...]
 
@@ -54,13 +59,10 @@ class SessionReport:
 class _Session:
     """What all groups of a session share."""
 
-    session_id: str
-    supernet_id: str
-    target: Target
-    repeat: int
+    origin: Origin
     settings: SessionSettings
     rng: np.random.Generator
-    open_runner: OpenRunner
+    new_host: Callable[[], Host]
     clock: Clock
 
 
@@ -75,14 +77,16 @@ def measure(
     on_measurement: Callable[[Measurement], None],
     repeat: int = 0,
     progress: Progress | None = None,
+    nursery: Nursery | None = None,
     open_runner: OpenRunner | None = None,
     clock: Clock = time.perf_counter,
 ) -> SessionReport:
     """Time subjects in random groups of `settings.group_size`, in interleaved rounds.
 
-    A subject that fails becomes a measurement with an error, and the others go on. Measurements
-    are handed over at the end of each group, so that an interruption loses one group. Peak memory
-    is not measured: several models share one process, whose allocator keeps what it once had.
+    Each subject, and the reference, has a worker process of its own. A subject that fails, by an
+    error, a crash, a hang or a lack of memory, becomes a measurement with an error, and the others
+    go on. Measurements are handed over at the end of each group, so that an interruption loses one
+    group.
 
     Args:
         subjects: what to time.
@@ -95,71 +99,108 @@ def measure(
         on_measurement: gets each measurement; it may store it.
         repeat: 0, or the number of this re-measurement.
         progress: shows how far it is.
-        open_runner: opens a model file; without it, the target's runtime does.
+        nursery: gives the workers; without it, one is started for this session.
+        open_runner: opens a model file in this process, unsupervised, in place of workers.
         clock: seconds that only go forward.
 
     Raises:
-        ProfileError: the reference can't be run.
+        ProfileError: the reference can't be run, or no workers can be had.
+        DeviceError: this system has no worker processes.
     """
-    session = _Session(
-        session_id=uuid.uuid4().hex[:12],
-        supernet_id=supernet_id,
-        target=target,
-        repeat=repeat,
-        settings=settings,
-        rng=np.random.default_rng([settings.seed, repeat]),
-        open_runner=open_runner or functools.partial(open_on_target, target),
-        clock=clock,
-    )
+    with ExitStack() as stack:
+        if open_runner is not None:
+            new_host: Callable[[], Host] = functools.partial(LocalHost, open_runner)
+        else:
+            nursery = nursery or stack.enter_context(Nursery.for_target(target))
+            new_host = functools.partial(Worker, nursery, deadline_s=settings.deadline_s)
+        session = _Session(
+            origin=Origin(
+                session_id=uuid.uuid4().hex[:12],
+                supernet_id=supernet_id,
+                target=target,
+                repeat=repeat,
+            ),
+            settings=settings,
+            rng=_generator(subjects, settings, repeat),
+            new_host=new_host,
+            clock=clock,
+        )
+        return _measure(
+            session,
+            subjects,
+            reference=reference,
+            anchor_ms=anchor_ms,
+            on_measurement=on_measurement,
+            progress=progress or SilentProgress(),
+        )
+
+
+def _measure(
+    session: _Session,
+    subjects: Sequence[Subject],
+    *,
+    reference: Subject,
+    anchor_ms: float | None,
+    on_measurement: Callable[[Measurement], None],
+    progress: Progress,
+) -> SessionReport:
+    size = session.settings.group_size
     order = session.rng.permutation(len(subjects))
     groups = [
-        [subjects[number] for number in order[start : start + settings.group_size]]
-        for start in range(0, len(subjects), settings.group_size)
+        [subjects[number] for number in order[start : start + size]]
+        for start in range(0, len(subjects), size)
     ]
-    tracks: list[ReferenceTrack] = []
+    found: list[GroupTimes] = []
     measured: list[Measurement] = []
-    progress = progress or SilentProgress()
     with ExitStack() as stack, progress.task("Timing subnets", len(subjects)) as advance:
-        shelf = RunnerShelf(session.open_runner, stack)
-        reference_pair = _open_reference(session, reference, shelf)
+        reference_pair = _open_reference(session, reference, stack)
         for group in groups:
             conditions = capture_conditions()
             times = _time_group(
-                session,
-                group,
-                reference=reference,
-                reference_pair=reference_pair,
-                lent=shelf.decoders,
-                advance=advance,
+                session, group, reference=reference, reference_pair=reference_pair, advance=advance
             )
-            tracks.append(times.reference)
-            anchor_ms = anchor_ms or float(np.median(times.reference.ms))
-            for number, subject in enumerate(group):
-                measurement = _record(
-                    session,
-                    subject,
-                    number=number,
-                    times=times,
-                    anchor_ms=anchor_ms,
-                    conditions=conditions,
-                )
+            found.append(times)
+            anchor_ms, measurements = judge_group(
+                group,
+                times,
+                origin=session.origin,
+                conditions=conditions,
+                anchor_ms=anchor_ms,
+                settings=session.settings,
+                rng=session.rng,
+            )
+            for measurement in measurements:
                 on_measurement(measurement)
                 measured.append(measurement)
                 advance(1, note=f"{measurement.subnet_id} {_outcome(measurement)}")
+    reference_ms = [np.array([turn.full_ms for turn in times.reference]) for times in found]
     return SessionReport(
-        session_id=session.session_id,
+        session_id=session.origin.session_id,
         anchor_ms=anchor_ms,
         measured=sum(measurement.error is None for measurement in measured),
         drifted=sum(measurement.drifted for measurement in measured),
         failed=sum(measurement.error is not None for measurement in measured),
-        reference_ms=tuple(float(np.median(track.ms)) for track in tracks),
-        wander=tuple(wander(track.ms) for track in tracks),
+        rounds=tuple(times.rounds for times in found),
+        half_width=max((_half_width(m) for m in measured if m.error is None), default=None),
+        reference_ms=tuple(float(np.median(ms)) for ms in reference_ms),
+        wander=tuple(wander(ms) for ms in reference_ms),
     )
 
 
-def _open_reference(session: _Session, reference: Subject, shelf: RunnerShelf) -> Pair:
+def _generator(
+    subjects: Sequence[Subject], settings: SessionSettings, repeat: int
+) -> np.random.Generator:
+    """One that draws other orders for other subjects, but the same for the same."""
+    ids = [int(subject.subnet.id, 16) for subject in subjects]
+    return np.random.default_rng([settings.seed, repeat, *ids])
+
+
+def _open_reference(session: _Session, reference: Subject, stack: ExitStack) -> Pair:
+    host = stack.enter_context(session.new_host())
     try:
-        return _open(session, reference, shelf)
+        return _open(session, reference, host)
+    except NurseryError:
+        raise
     except Exception as error:
         raise _reference_error(reference, error) from error
 
@@ -170,16 +211,22 @@ def _time_group(
     *,
     reference: Subject,
     reference_pair: Pair,
-    lent: dict[str, Runner],
     advance: Advance,
 ) -> GroupTimes:
     pairs: dict[int, Pair] = {}
     failures: dict[int, Exception] = {}
+    hosts: dict[int, Host] = {}
+
+    def show(state: RoundState) -> None:
+        advance(0, note=str(state))
+
     with ExitStack() as stack:
-        shelf = RunnerShelf(session.open_runner, stack, lent=lent)
         for number, subject in enumerate(group):
+            hosts[number] = stack.enter_context(session.new_host())
             try:
-                pairs[number] = _open(session, subject, shelf)
+                pairs[number] = _open(session, subject, hosts[number])
+            except NurseryError:
+                raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it becomes a record
                 failures[number] = error
         try:
@@ -189,74 +236,43 @@ def _time_group(
                 settings=session.settings,
                 rng=session.rng,
                 clock=session.clock,
-                on_round=lambda done, left: advance(0, note=f"round {done}, {left} subnets left"),
+                on_round=show,
             )
+        except NurseryError:
+            raise
         except Exception as error:
             raise _reference_error(reference, error) from error
-    return GroupTimes(times.slices, {**failures, **times.failures}, times.reference)
+        memory = {number: hosts[number].memory_bytes() for number in pairs}
+    return replace(times, failures={**failures, **times.failures}, memory_bytes=memory)
 
 
-def _open(session: _Session, subject: Subject, shelf: RunnerShelf) -> Pair:
+def _open(session: _Session, subject: Subject, host: Host) -> Pair:
     return open_pair(
         subject,
-        shelf,
-        batch=session.target.batch,
+        host,
+        batch=session.origin.target.batch,
         settings=session.settings,
         rng=session.rng,
         clock=session.clock,
     )
 
 
-def _record(
-    session: _Session,
-    subject: Subject,
-    *,
-    number: int,
-    times: GroupTimes,
-    anchor_ms: float,
-    conditions: Conditions,
-) -> Measurement:
-    measurement = functools.partial(
-        Measurement,
-        supernet_id=session.supernet_id,
-        subnet_id=subject.subnet.id,
-        subnet=subject.subnet,
-        target=session.target,
-        session_id=session.session_id,
-        repeat=session.repeat,
-        conditions=conditions,
-    )
-    failure = times.failures.get(number)
-    if failure is not None:
-        return measurement(error=_reason(failure))
-    slices = times.slices[number]
-    corrected = correct(slices, times.reference)
-    return measurement(
-        encoder=summarise(np.concatenate([turn.encoder for turn in slices]), rng=session.rng),
-        decoder=summarise(np.concatenate([turn.decoder for turn in slices]), rng=session.rng),
-        encoder_ms=anchor_ms * float(np.median(corrected.encoder)),
-        decoder_ms=anchor_ms * float(np.median(corrected.decoder)),
-        drift=Drift(around_ms=float(np.median(corrected.around_ms)), anchor_ms=anchor_ms),
-        drifted=wander(times.reference.ms) > session.settings.max_drift,
-    )
-
-
-def _reason(error: Exception) -> str:
-    """Whatever befell a subject, in one line."""
-    if isinstance(error, HwsearchError):
-        return str(error)
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {first[:_LONGEST_REASON]}".rstrip(": ")
-
-
 def _reference_error(reference: Subject, error: Exception) -> ProfileError:
     return ProfileError(
         f"The reference subnet {reference.subnet.id} can't be run, so nothing can be timed: "
-        f"{_reason(error)}"
+        f"{reason(error)}"
     )
+
+
+def _half_width(measurement: Measurement) -> float:
+    """Of the interval of the corrected latency, as a share of the latency."""
+    if measurement.low_ms is None or measurement.high_ms is None:
+        return math.inf
+    return (measurement.high_ms - measurement.low_ms) / 2 / measurement.latency_ms()
 
 
 def _outcome(measurement: Measurement) -> str:
     if measurement.error is not None:
         return "failed"
-    return f"{measurement.latency_ms():.1f} ms" + (" (drifted)" if measurement.drifted else "")
+    width = f"{measurement.latency_ms():.1f} ms ± {100 * _half_width(measurement):.1f} %"
+    return width + (" (marked)" if measurement.drifted else "")

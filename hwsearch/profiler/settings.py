@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from hwsearch.errors import UsageError
 
+_POSITIVE = ("relative_half_width", "budget_s", "max_half_width", "max_drift", "deadline_s")
+
 
 @dataclass(frozen=True)
 class SessionSettings:
@@ -19,11 +21,16 @@ class SessionSettings:
             reaches no further than this share of the median to either side.
         budget_s: seconds of rounds after which a group ends.
         group_size: subjects that are open at the same time, beside the reference.
-        max_drift: a group is marked as drifted if its reference wandered by more than this share.
+        max_half_width: a measurement is marked if the interval of its corrected latency reaches
+            further than this share to either side, or if the two halves of its turns differ by
+            more than three times as much.
+        max_drift: a measurement is marked if the machine became slower by more than this share
+            between two of its turns: then it is doubtful that all models slow down alike.
         slice_s: seconds of timed calls that a short model gets in each round.
         max_calls: most timed calls a model gets in each round.
         settle_s: a model that takes less gets one untimed call first in each round, which brings
             back the caches that the models before it took.
+        deadline_s: seconds after which opening a model, or a turn, is taken to hang.
         seed: of the groups, the order in each round and the bootstrap.
     """
 
@@ -33,10 +40,12 @@ class SessionSettings:
     relative_half_width: float = 0.01
     budget_s: float = 60.0
     group_size: int = 8
-    max_drift: float = 0.15
+    max_half_width: float = 0.03
+    max_drift: float = 1.0
     slice_s: float = 0.05
     max_calls: int = 5
     settle_s: float = 0.25
+    deadline_s: float = 300.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,6 +57,6 @@ class SessionSettings:
         for name in ("group_size", "max_calls"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: take at least 1.")
-        for name in ("relative_half_width", "budget_s", "max_drift"):
+        for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}: take more than 0.")

@@ -44,12 +44,6 @@ def bootstrap_median(
     return float(low), float(high)
 
 
-def relative_half_width(values: Floats, *, rng: np.random.Generator) -> float:
-    """Half the width of the median's bootstrap interval, as a share of the median."""
-    low, high = bootstrap_median(values, rng=rng)
-    return (high - low) / 2 / float(np.median(values))
-
-
 def wander(values: Floats) -> float:
     """How far values in order of time went apart: (most − least) / median.
 

@@ -11,11 +11,12 @@ from hwsearch.errors import DeviceError, UsageError
 from hwsearch.records import Precision, Record, Runtime, Target
 from hwsearch.runtime.hardware import cpu_name, gpu_names, logical_cores, physical_cores
 
-_CPU_RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
+_CPU_RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino", "torch")
 _CUDA_RUNTIMES: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
 _PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
-    "onnxruntime": ("fp32",),
+    "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16"),
+    "torch": ("fp32",),
     "tensorrt": ("fp32", "fp16", "int8"),
     "tensorrt-rtx": ("fp32", "fp16", "int8"),
 }

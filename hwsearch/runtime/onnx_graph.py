@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from hwsearch.errors import ExportError
@@ -31,12 +31,13 @@ class GraphWriter:
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        # All goes into the model at once: to put a graph together from parts, as `onnx.helper`
+        # does, copies every weight twice.
+        self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="hwsearch")
+        self._model.opset_import.append(helper.make_opsetid("", OPSET))
+        self._graph = self._model.graph
+        self._graph.name = name
         self._scopes: list[str] = []
-        self._nodes: list[onnx.NodeProto] = []
-        self._weights: dict[str, onnx.TensorProto] = {}
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
         self._taken: set[str] = set()
 
     @contextmanager
@@ -50,35 +51,34 @@ class GraphWriter:
 
     def input(self, name: str, shape: Sequence[Size]) -> str:
         """Add a float32 input; a size that is a string is free and named so."""
-        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+        self._graph.input.append(info)
         return name
 
     def output(self, name: str, value: str, shape: Sequence[Size]) -> None:
         """Make `value` the float32 output `name`."""
-        for node in self._nodes:
+        for node in self._graph.node:
             _replace(node.input, value, name)
             _replace(node.output, value, name)
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+        self._graph.output.append(info)
 
     def weight(self, name: str, values: Tensor | np.ndarray) -> str:
         """Add a constant tensor, in float32."""
         if isinstance(values, Tensor):
-            values = values.detach().cpu().numpy()
-        return self._constant(self._unique(name), values.astype(np.float32))
+            # torch lays a transposed matrix out anew several times as fast as NumPy
+            values = values.detach().cpu().contiguous().numpy()
+        return self._constant(self._unique(name), values.astype(np.float32, copy=False))
 
     def integers(self, *values: int) -> str:
         """A one-dimensional int64 constant, shared by all who ask for the same values."""
         name = "integers." + "_".join(map(str, values))
-        if name in self._weights:
-            return name
-        return self._constant(name, np.array(values, dtype=np.int64))
+        return self._shared(name, np.array(values, dtype=np.int64))
 
     def integer(self, value: int) -> str:
         """An int64 constant without dimensions."""
         name = f"integer.{value}"
-        if name in self._weights:
-            return name
-        return self._constant(name, np.array(value, dtype=np.int64))
+        return self._shared(name, np.array(value, dtype=np.int64))
 
     def node(
         self, operator: str, *inputs: str, attributes: Mapping[str, Attribute] | None = None
@@ -100,7 +100,7 @@ class GraphWriter:
         node.attribute.extend(
             helper.make_attribute(key, value) for key, value in (attributes or {}).items()
         )
-        self._nodes.append(node)
+        self._graph.node.append(node)
         return results
 
     def reshape(self, value: str, *shape: int) -> str:
@@ -144,20 +144,23 @@ class GraphWriter:
 
     def model(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The finished model."""
-        graph = helper.make_graph(
-            self._nodes, self._name, self._inputs, self._outputs, list(self._weights.values())
-        )
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-            producer_name="hwsearch",
-        )
-        helper.set_model_props(model, dict(metadata))
-        return model
+        helper.set_model_props(self._model, dict(metadata))
+        return self._model
+
+    def _shared(self, name: str, values: np.ndarray) -> str:
+        """A constant that is there once, whoever asks for it."""
+        if name in self._taken:
+            return name
+        self._taken.add(name)
+        return self._constant(name, values)
 
     def _constant(self, name: str, values: np.ndarray) -> str:
-        self._weights[name] = numpy_helper.from_array(np.asarray(values, order="C"), name)
+        self._graph.initializer.add(
+            name=name,
+            dims=values.shape,
+            data_type=helper.np_dtype_to_tensor_dtype(values.dtype),
+            raw_data=values.tobytes(),
+        )
         return name
 
     def _unique(self, name: str, *, prefix: str = "") -> str:

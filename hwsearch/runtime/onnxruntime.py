@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import onnxruntime as ort
 
+from hwsearch.runtime.denormals import denormals_flushed
 from hwsearch.runtime.runner import (
     Array,
     Seconds,
@@ -33,6 +34,8 @@ _DTYPES = {
 }
 _ONLY_FATAL_MESSAGES = 4
 
+ort.disable_telemetry_events()  # its wheels can report events to the maker; timing needs quiet
+
 
 class OnnxRuntimeRunner:
     """An ONNX file opened with ONNX Runtime's CPU provider.
@@ -51,9 +54,10 @@ class OnnxRuntimeRunner:
         require_file(path)
         self._path = path
         try:
-            session = ort.InferenceSession(
-                str(path), _session_options(threads), providers=["CPUExecutionProvider"]
-            )
+            with denormals_flushed():
+                session = ort.InferenceSession(
+                    str(path), _session_options(threads), providers=["CPUExecutionProvider"]
+                )
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no other base
             raise load_error("ONNX Runtime", path, error) from None
         self._session: Any | None = session
@@ -65,7 +69,8 @@ class OnnxRuntimeRunner:
         session = require_open(self._session, self._path)
         check_inputs(self.inputs, inputs)
         names = [spec.name for spec in self.outputs]
-        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        with denormals_flushed():
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
     def time(self, inputs: Mapping[str, Array], n: int) -> Seconds:
         """Time `n` runs; see `Runner.time`.
@@ -80,7 +85,8 @@ class OnnxRuntimeRunner:
             binding.bind_cpu_input(name, array)
         for spec in self.outputs:
             binding.bind_output(spec.name)
-        return time_calls(lambda: session.run_with_iobinding(binding), n)
+        with denormals_flushed():
+            return time_calls(lambda: session.run_with_iobinding(binding), n)
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ from hwsearch.runtime.runner import Runner
 
 
 def open_runner(target: Target, path: Path) -> Runner:
-    """Open an ONNX file on `target`.
+    """Open on `target` what `runtime.model_files` wrote for it.
 
     Raises:
         DeviceError: the runtime can't run files in this version, is not installed, or can't load
@@ -24,6 +24,11 @@ def open_runner(target: Target, path: Path) -> Runner:
         from hwsearch.runtime.openvino import OpenVinoRunner
 
         return OpenVinoRunner(path, threads=target.threads, precision=target.precision)
+    if target.runtime == "torch":
+        from hwsearch.runtime.torch_program import open_program
+
+        return open_program(path, threads=target.threads)
     raise DeviceError(
-        f"Runtime {target.runtime} can't run files in this version: take onnxruntime or openvino."
+        f"Runtime {target.runtime} can't run files in this version: take onnxruntime, openvino or "
+        "torch."
     )

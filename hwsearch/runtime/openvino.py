@@ -11,6 +11,7 @@ import numpy as np
 
 from hwsearch.errors import DeviceError, UsageError
 from hwsearch.records import Precision
+from hwsearch.runtime.denormals import denormals_flushed
 from hwsearch.runtime.runner import (
     Array,
     Seconds,
@@ -58,7 +59,8 @@ class OpenVinoRunner:
         if precision == "bf16" and "BF16" not in cpu_capabilities():
             raise DeviceError("This CPU has no bf16 instructions: take --precision fp32.")
         try:
-            model = core.compile_model(core.read_model(str(path)), "CPU", settings)
+            with denormals_flushed():  # OpenVINO would leave the caller's thread flushing
+                model = core.compile_model(core.read_model(str(path)), "CPU", settings)
         except RuntimeError as error:
             raise load_error("OpenVINO", path, error) from None
         self._request: Any | None = model.create_infer_request()
@@ -69,7 +71,8 @@ class OpenVinoRunner:
         """Run the model once; see `Runner.infer`."""
         request = require_open(self._request, self._path)
         check_inputs(self.inputs, inputs)
-        results = request.infer(dict(inputs))
+        with denormals_flushed():
+            results = request.infer(dict(inputs))
         return {spec.name: np.array(results[i]) for i, spec in enumerate(self.outputs)}
 
     def time(self, inputs: Mapping[str, Array], n: int) -> Seconds:
@@ -80,7 +83,8 @@ class OpenVinoRunner:
         arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         for name, array in arrays.items():
             request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
-        return time_calls(lambda: request.infer(share_outputs=True), n)
+        with denormals_flushed():
+            return time_calls(lambda: request.infer(share_outputs=True), n)
 
     def __enter__(self) -> Self:
         return self

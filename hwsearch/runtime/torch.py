@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -24,9 +25,11 @@ class TorchRunner:
 
     Args:
         module: called with the inputs in the order of `inputs`; gives a tensor, or a tuple of
-            tensors in the order of `outputs`. It is put into evaluation mode.
+            tensors in the order of `outputs`. It has to be in evaluation mode.
         inputs: names, shapes and dtypes of the module's arguments.
         outputs: the same of its results; shapes are not checked.
+        threads: threads inside one operator while it runs; None for as many as torch is set to.
+        name: what messages call it; without it, the module's class.
     """
 
     def __init__(
@@ -35,16 +38,19 @@ class TorchRunner:
         *,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
+        threads: int | None = None,
+        name: str | None = None,
     ) -> None:
-        self._name = type(module).__name__
-        self._module: torch.nn.Module | None = module.eval()
+        self._name = name or type(module).__name__
+        self._threads = threads
+        self._module: torch.nn.Module | None = module
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the module once; see `Runner.infer`."""
         module, tensors = self._prepare(inputs)
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads(self._threads):
             results = module(*tensors)
         results = (results,) if isinstance(results, torch.Tensor) else tuple(results)
         if len(results) != len(self.outputs):
@@ -58,7 +64,7 @@ class TorchRunner:
     def time(self, inputs: Mapping[str, Array], n: int) -> Seconds:
         """Time `n` runs on the CPU; see `Runner.time`."""
         module, tensors = self._prepare(inputs)
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads(self._threads):
             return time_calls(lambda: module(*tensors), n)
 
     def __enter__(self) -> Self:
@@ -76,3 +82,14 @@ class TorchRunner:
         module = require_open(self._module, self._name)
         check_inputs(self.inputs, inputs)
         return module, [torch.from_numpy(inputs[spec.name]) for spec in self.inputs]
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Torch's threads are a setting of the whole process, which gets its own back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

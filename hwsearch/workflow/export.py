@@ -15,6 +15,7 @@ from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Candidate, SearchResult
 from hwsearch.runtime.devices import resolve_target
+from hwsearch.runtime.model_files import reads_plain_onnx
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.accuracy import search_data
 from hwsearch.workflow.search import load_study
@@ -53,6 +54,7 @@ def export_pick(
         HwsearchError: the study is not finished, belongs to another supernet, or a file can't be
             exported, gated or timed.
         DeviceError: the study's device is not here.
+        UsageError: the study's target runs other files than a bundle holds.
     """
     progress = progress or SilentProgress()
     result = load_study(workspace, study).result
@@ -68,6 +70,12 @@ def export_pick(
         )
     candidate = chosen_candidate(result, pick)
     wanted = result.target
+    if not reads_plain_onnx(wanted):
+        raise UsageError(
+            f"Study {study} searched for {wanted.runtime} in {wanted.precision}, and the files of "
+            "a bundle are ONNX in fp32 in this version: their latency would be another. Search "
+            "with --runtime onnxruntime --precision fp32, or with --runtime openvino."
+        )
     target = resolve_target(
         device=wanted.device,
         runtime=wanted.runtime,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwsearch.errors import ProfileError
-from hwsearch.predictor.latency_predictor import MIN_SAMPLES, LatencyPredictor
-from hwsearch.predictor.store import save_latency_predictor
+from hwsearch.predictor.latency_predictor import LatencyPredictor
+from hwsearch.predictor.store import load_latency_predictor, save_latency_predictor
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiles import ProfileStore
 from hwsearch.records import SamGeometry, Scope, Target
@@ -21,6 +21,7 @@ def fit_latency_predictor(
     scope: Scope = "full",
     seed: int = 0,
     allow_stale: bool = False,
+    transfer_from: Path | None = None,
 ) -> tuple[LatencyPredictor, Path]:
     """Fit a predictor on every measured subnet, and write it with its card.
 
@@ -31,25 +32,30 @@ def fit_latency_predictor(
         scope: which part of the model to predict.
         seed: decides the folds of cross-validation.
         allow_stale: take a profile that was made under other versions.
+        transfer_from: directory of another target's predictor of the same supernet, to start from.
 
     Returns:
         The predictor and its directory.
 
     Raises:
         ProfileError: nothing was measured yet.
-        PredictorError: too few subnets were measured.
+        PredictorError: too few subnets were measured, or the predictor to start from can't be used.
     """
+    source = None if transfer_from is None else load_latency_predictor(transfer_from)
+    predictor = LatencyPredictor(
+        geometry, target, geometry.id, scope=scope, seed=seed, source=source
+    )
     store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
     profile = store.read(geometry.id)
     configs, latencies_ms = profile.latencies(scope)
-    if len(configs) < MIN_SAMPLES:  # on a machine that never rests, marked figures beat none
+    if len(configs) < predictor.min_samples:
+        # On a machine that never rests, marked figures beat none.
         configs, latencies_ms = profile.latencies(scope, include_drifted=True)
     if not configs:
         raise ProfileError(
             f"No subnet of {geometry.id} was measured on {target.name} yet: "
             "run 'hwsearch profile' first."
         )
-    predictor = LatencyPredictor(geometry, target, geometry.id, scope=scope, seed=seed)
     predictor.fit(configs, latencies_ms)
     directory = workspace.predictor(target, geometry.id)
     floor = noise_floor(profile.measurements, scope=scope)

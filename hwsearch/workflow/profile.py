@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hwsearch.profiler.noise import noise_floor
@@ -12,17 +12,22 @@ from hwsearch.profiles import Profile, ProfileStore
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import SubnetConfig, Target
 from hwsearch.supernet.supernet import Supernet
+from hwsearch.workflow.adaptive import Goal, fitted, most_telling, standing
 from hwsearch.workflow.timing import ATTEMPTS, Stopwatch
 from hwsearch.workflow.workspace import Workspace
 
 DEFAULT_SAMPLES = 32
 REPEATED_SHARE = 0.25
-MIN_REPEATED = 4
+MIN_REPEATED = 2
 
 
 @dataclass(frozen=True)
 class ProfileSummary:
-    """What a profile holds once the stage is done."""
+    """What a profile holds once the stage is done.
+
+    `error_percent` is the cross-validated error of a latency predictor on it; None where it was
+    not asked for, or where there are too few measurements to fit one.
+    """
 
     target: Target
     file: Path
@@ -32,6 +37,7 @@ class ProfileSummary:
     noise_floor_percent: float | None
     fastest_ms: float
     slowest_ms: float
+    error_percent: float | None = None
 
 
 def profile_supernet(
@@ -40,6 +46,7 @@ def profile_supernet(
     target: Target,
     workspace: Workspace,
     samples: int = DEFAULT_SAMPLES,
+    goal: Goal | None = None,
     settings: SessionSettings | None = None,
     seed: int = 0,
     allow_stale: bool = False,
@@ -47,13 +54,16 @@ def profile_supernet(
 ) -> ProfileSummary:
     """Measure a stratified sample of subnets, then a part of it again for the noise floor.
 
-    What the profile already holds is not measured again, so an interrupted run goes on.
+    With a goal, more subnets are measured, those that teach a latency predictor most, until it
+    reaches the goal. What the profile already holds is not measured again, so an interrupted run
+    goes on.
 
     Args:
         supernet: whose subnets are measured.
         target: where and how they run.
         workspace: the profile is written into its `profiles`.
         samples: how many distinct subnets the profile shall hold at least.
+        goal: when to stop measuring further ones; None measures no others.
         settings: how carefully to measure.
         seed: chooses the subnets.
         allow_stale: add to a profile that was begun under other versions.
@@ -67,13 +77,49 @@ def profile_supernet(
     store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
     stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=seed), progress)
     wanted = stratified_sample(supernet.space, supernet.geometry, samples, seed=seed)
+    _measure_twice(stopwatch, wanted)
+    error = _measure_until(goal, supernet, stopwatch, seed=seed) if goal else None
+    return replace(summarise_profile(supernet, store), error_percent=error)
+
+
+def _measure_twice(stopwatch: Stopwatch, wanted: list[SubnetConfig]) -> None:
+    """Measure subnets, and when all are through, a part of them on another occasion."""
     for repeat, find_missing in enumerate((_missing, _to_repeat)):
         for _ in range(ATTEMPTS):
             missing = find_missing(wanted, stopwatch.profile)
             if not missing:
                 break
             stopwatch.measure_all(missing, repeat=repeat)
-    return summarise_profile(supernet, store)
+
+
+def _measure_until(
+    goal: Goal, supernet: Supernet, stopwatch: Stopwatch, *, seed: int
+) -> float | None:
+    """Measure group after group; the error that was reached in percent."""
+    progress = stopwatch.progress
+    while True:
+        profile = stopwatch.profile
+        predictor = fitted(supernet, stopwatch.store.target, profile)
+        if predictor is None:
+            progress.log("Too few subnets could be measured for a latency predictor.")
+            return None
+        now = standing(predictor, profile)
+        progress.log(f"{now}.")
+        tried = [measurement.subnet_id for measurement in profile.measurements]
+        room = goal.max_samples - len(set(tried))
+        if now.reaches(goal) or room <= 0:
+            return now.error_percent
+        chosen = most_telling(
+            supernet,
+            predictor,
+            min(stopwatch.settings.group_size, room),
+            tried=tried,
+            near_ms=goal.near_ms,
+            seed=seed,
+        )
+        if not chosen:  # all subnets of a small space are measured
+            return now.error_percent
+        _measure_twice(stopwatch, chosen)
 
 
 def summarise_profile(supernet: Supernet, store: ProfileStore) -> ProfileSummary:

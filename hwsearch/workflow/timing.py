@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,15 @@ import numpy as np
 
 from hwsearch.errors import ProfileError
 from hwsearch.profiler.session import SessionReport, SessionSettings, Subject, measure
+from hwsearch.profiler.supervisor import Nursery
 from hwsearch.profiles import Profile, ProfileStore, ReferenceAnchor
 from hwsearch.progress import Progress
-from hwsearch.records import Measurement, SubnetConfig
-from hwsearch.runtime.onnx_export import export_decoder, export_encoder
+from hwsearch.records import Measurement, SubnetConfig, Target
+from hwsearch.runtime.model_files import export_decoder_for, export_encoder_for, model_suffix
 from hwsearch.supernet.supernet import Supernet
+from hwsearch.workflow.scratch import scratch_folder
 
-ATTEMPTS = 3  # what fell into a time when the machine drifted gets another chance
+ATTEMPTS = 3  # what could not be told apart from the machine's unrest gets another chance
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Stopwatch:
         """Export subnets, time them in random groups, and store each measurement.
 
         Each group is exported when its turn comes, so that the disk never holds more than one.
+        After each, the log says how it went and how long the others may take.
 
         Args:
             configs: the subnets.
@@ -53,19 +56,31 @@ class Stopwatch:
         Raises:
             ProfileError: the reference can't be run.
         """
+        if not configs:
+            return []
         order = np.random.default_rng(self.settings.seed).permutation(len(configs))
         size = self.settings.group_size
         found: list[Measurement] = []
-        with self.progress.task("measuring", len(configs)) as advance:
+        begin = time.monotonic()
+        with (
+            Nursery.for_target(self.store.target) as nursery,
+            self.progress.task("measuring", len(configs)) as advance,
+        ):
             for start in range(0, len(configs), size):
                 group = [configs[place] for place in order[start : start + size]]
-                with exported(self.supernet, [*group, self.reference], self.progress) as subjects:
-                    found += self.time(subjects[:-1], reference=subjects[-1], repeat=repeat)
+                with self._exported([*group, self.reference]) as subjects:
+                    measured, report = self._time(subjects[:-1], subjects[-1], repeat, nursery)
+                found += measured
                 advance(len(group))
+                seconds = (time.monotonic() - begin) * (len(configs) / len(found) - 1)
+                self.progress.log(
+                    f"{len(found)} of {len(configs)} subnets: {_describe(report)}; "
+                    f"about {_duration(seconds)} left."
+                )
         return found
 
     def latencies_ms(self, configs: Sequence[SubnetConfig]) -> list[float]:
-        """Measure subnets, once more where the machine drifted meanwhile.
+        """Measure subnets, once more where the machine was too restless to trust the result.
 
         Raises:
             ProfileError: one of them, or the reference, can't be run.
@@ -80,12 +95,12 @@ class Stopwatch:
         return [found[config.id].latency_ms() for config in configs]
 
     def time_files(self, subject: Subject) -> Measurement:
-        """Measure the very files of a subject, once more where the machine drifted meanwhile.
+        """Measure the very files of a subject, once more where the result is not to be trusted.
 
         Raises:
             ProfileError: they, or the reference, can't be run.
         """
-        with exported(self.supernet, [self.reference], self.progress) as (reference,):
+        with self._exported([self.reference]) as (reference,):
             for _ in range(ATTEMPTS):
                 (measurement,) = self.time([subject], reference=reference)
                 if steady(measurement):
@@ -97,6 +112,15 @@ class Stopwatch:
         self, subjects: Sequence[Subject], *, reference: Subject, repeat: int | None = None
     ) -> list[Measurement]:
         """Time files that exist already, and store each measurement."""
+        return self._time(subjects, reference, repeat, None)[0]
+
+    def _time(
+        self,
+        subjects: Sequence[Subject],
+        reference: Subject,
+        repeat: int | None,
+        nursery: Nursery | None,
+    ) -> tuple[list[Measurement], SessionReport]:
         earlier = _steady_counts(self.profile)
         found: list[Measurement] = []
 
@@ -107,8 +131,7 @@ class Stopwatch:
             self.store.append(numbered)
             found.append(numbered)
 
-        self._session(subjects, reference, keep, repeat or 0)
-        return found
+        return found, self._session(subjects, reference, keep, repeat or 0, nursery)
 
     @property
     def reference(self) -> SubnetConfig:
@@ -116,12 +139,16 @@ class Stopwatch:
         space = self.supernet.space
         return space.largest.model_copy(update={"resolution": space.resolutions[0]})
 
+    def _exported(self, configs: Sequence[SubnetConfig]) -> AbstractContextManager[list[Subject]]:
+        return exported(self.supernet, configs, self.store.target, self.progress)
+
     def _session(
         self,
         subjects: Sequence[Subject],
         reference: Subject,
         keep: Callable[[Measurement], None],
         repeat: int,
+        nursery: Nursery | None,
     ) -> SessionReport:
         known = self.store.reference(self.supernet.id)
         if known and known.subnet_id != reference.subnet.id:
@@ -139,6 +166,7 @@ class Stopwatch:
             on_measurement=keep,
             repeat=repeat,
             progress=self.progress,
+            nursery=nursery,
         )
 
     def _keep_anchor(self, measurement: Measurement) -> None:
@@ -158,40 +186,42 @@ class Stopwatch:
         drifted = sum(measurement.drifted for measurement in measurements)
         if drifted:
             self.progress.log(
-                f"Warning: the machine's speed wandered in all {ATTEMPTS} attempts to measure "
+                f"Warning: the machine was too restless in all {ATTEMPTS} attempts to measure "
                 f"{drifted} of {len(measurements)} subnets; leave it alone for figures to rely on."
             )
 
 
 def steady(measurement: Measurement | None) -> bool:
-    """Whether a measurement is there, and the machine did not drift."""
+    """Whether a measurement is there, and not marked."""
     return measurement is not None and not measurement.drifted
 
 
 @contextmanager
 def exported(
-    supernet: Supernet, configs: Sequence[SubnetConfig], progress: Progress
+    supernet: Supernet, configs: Sequence[SubnetConfig], target: Target, progress: Progress
 ) -> Iterator[list[Subject]]:
-    """ONNX files of subnets in a temporary folder, one decoder for each resolution."""
-    with tempfile.TemporaryDirectory(prefix="hwsearch-") as name:
-        folder = Path(name)
+    """Subnets' files for a target in a temporary folder, one decoder for each resolution."""
+    with scratch_folder() as folder:
         subjects: dict[SubnetConfig, Subject] = {}
         with progress.task("exporting", len(configs)) as advance:
             for config in configs:
                 if config not in subjects:
-                    subjects[config] = export_subject(supernet, config, folder)
+                    subjects[config] = export_subject(supernet, config, target, folder)
                 advance(1, config.id)
         yield [subjects[config] for config in configs]
 
 
-def export_subject(supernet: Supernet, config: SubnetConfig, folder: Path) -> Subject:
+def export_subject(
+    supernet: Supernet, config: SubnetConfig, target: Target, folder: Path
+) -> Subject:
     """Write a subnet's encoder, and its resolution's decoder unless it is there."""
     sam = supernet.extract(config)
-    encoder = folder / f"{config.id}-encoder.onnx"
-    decoder = folder / f"decoder-{config.resolution}.onnx"
-    export_encoder(sam, encoder, name=config.id)
+    suffix = model_suffix(target)
+    encoder = folder / f"{config.id}-encoder{suffix}"
+    decoder = folder / f"decoder-{config.resolution}{suffix}"
+    export_encoder_for(target, sam, encoder, name=config.id)
     if not decoder.exists():
-        export_decoder(sam, decoder, name=supernet.id)
+        export_decoder_for(target, sam, decoder, name=supernet.id)
     return Subject(subnet=config, encoder=encoder, decoder=decoder)
 
 
@@ -201,3 +231,19 @@ def _steady_counts(profile: Profile) -> dict[str, int]:
         if measurement.error is None and steady(measurement):
             counts[measurement.subnet_id] = counts.get(measurement.subnet_id, 0) + 1
     return counts
+
+
+def _describe(report: SessionReport) -> str:
+    rounds = "/".join(map(str, report.rounds))
+    width = "" if report.half_width is None else f"half-width {100 * report.half_width:.1f} %, "
+    drift = 100 * max(report.wander, default=0.0)
+    faults = [
+        f"{count} {word}"
+        for count, word in ((report.failed, "failed"), (report.drifted, "marked"))
+        if count
+    ]
+    return ", ".join([f"{rounds} rounds, {width}drift {drift:.0f} %", *faults])
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -9,7 +9,7 @@ from synthetic import GEOMETRY, SPACE, sampled
 from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.errors import UsageError
 from hwsearch.predictor import features
-from hwsearch.predictor.features import FeatureBuilder, columns
+from hwsearch.predictor.features import SCHEMA, FeatureBuilder
 from hwsearch.records import LayerConfig, SubnetConfig
 
 BUILDER = FeatureBuilder(GEOMETRY)
@@ -25,7 +25,7 @@ def subnet(resolution: int, *layers: tuple[int, int, int]) -> SubnetConfig:
 def test_one_config_by_hand():
     # 192 pixels: 12 × 12 patches, in 2 × 2 windows of 8 × 8, so 256 tokens with padding.
     row = BUILDER.matrix([subnet(192, (0, 768, 6), (2, 384, 3))])[0]
-    found = dict(zip(BUILDER.names, row.tolist(), strict=True))
+    found = dict(zip(SCHEMA.names, row.tolist(), strict=True))
     expected = {
         "resolution": 192,
         "depth": 2,
@@ -46,6 +46,12 @@ def test_one_config_by_hand():
         "global_projection_macs": 10_616_832,  # 4 · 144 · 192 · 96
         "global_attention_macs": 3_981_312,  # 2 · 144 · 144 · 96
         "global_rel_pos_macs": 331_776,  # 2 · 144 · 12 · 96
+        "windowed_mlp_quarter_4": 144,
+        "windowed_heads_quarter_4": 256,
+        "global_mlp_quarter_2": 144,
+        "global_heads_quarter_2": 144,
+        "global_mlp_quarter_1": 0,
+        "global_mlp_quarter_3": 0,
     }
     assert {name: found[name] for name in expected} == expected
 
@@ -54,16 +60,18 @@ def test_one_config_by_hand():
 @given(seed=st.integers(0, 2**32 - 1))
 def test_totals_equal_the_costs_module(seed: int):
     config = SPACE.sample(np.random.default_rng(seed))
-    macs, params = BUILDER.matrix([config])[0, columns(["macs", "params"])]
+    macs, params = BUILDER.matrix([config])[0, SCHEMA.places(["macs", "params"])]
     assert macs == encoder_macs(GEOMETRY, config)
     assert params == encoder_params(GEOMETRY, config)
 
 
 def test_parts_sum_to_all_macs():
     matrix = BUILDER.matrix(sampled(20, seed=0))
-    parts = [name for name in BUILDER.names if name.endswith("_macs")]
+    parts = [name for name in SCHEMA.names if name.endswith("_macs")]
     assert len(parts) == 9
-    assert np.array_equal(matrix[:, columns(parts)].sum(axis=1), matrix[:, columns(["macs"])][:, 0])
+    assert np.array_equal(
+        matrix[:, SCHEMA.places(parts)].sum(axis=1), matrix[:, SCHEMA.places(["macs"])][:, 0]
+    )
 
 
 def test_a_row_does_not_depend_on_its_neighbours(monkeypatch: pytest.MonkeyPatch):
@@ -76,7 +84,7 @@ def test_a_row_does_not_depend_on_its_neighbours(monkeypatch: pytest.MonkeyPatch
 
 
 def test_no_configs_give_no_rows():
-    assert BUILDER.matrix([]).shape == (0, len(BUILDER.names))
+    assert BUILDER.matrix([]).shape == (0, len(SCHEMA.names))
 
 
 @pytest.mark.parametrize(

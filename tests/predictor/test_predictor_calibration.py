@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mapie.regression import SplitConformalRegressor
+from sklearn.dummy import DummyRegressor
 
 from hwsearch.errors import UsageError
 from hwsearch.predictor.calibration import ErrorBound, found_coverage, one_sided, two_sided
@@ -46,6 +48,16 @@ def test_more_coverage_is_never_a_narrower_bound(errors: np.ndarray, pair: tuple
     low, high = sorted(pair)
     assert two_sided(errors, low).log_error <= two_sided(errors, high).log_error
     assert one_sided(errors, low).log_error <= one_sided(errors, high).log_error
+
+
+@pytest.mark.parametrize(("n", "coverage"), [(10, 0.9), (25, 0.8), (64, 0.95), (200, 0.9)])
+def test_bounds_are_those_of_another_implementation(n: int, coverage: float):
+    errors = np.random.default_rng(n).standard_t(3, size=n)
+    rows = np.zeros((n, 1))
+    nothing = DummyRegressor(strategy="constant", constant=0.0).fit(rows, errors)
+    mapie = SplitConformalRegressor(nothing, confidence_level=coverage, prefit=True)
+    _, intervals = mapie.conformalize(rows, errors).predict_interval(rows[:1])
+    assert two_sided([errors], coverage).log_error == intervals[0, 1, 0]
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.99])

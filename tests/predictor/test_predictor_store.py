@@ -139,6 +139,7 @@ def test_training_rows_are_one_a_line(predictor: LatencyPredictor, folder: Path)
     assert sorted(path.name for path in folder.iterdir()) == [
         "CARD.md",
         "predictor.json",
+        "scatter.svg",
         "training.json",
     ]
 
@@ -151,7 +152,9 @@ def test_the_card_tells_conditions_errors_and_use(predictor: LatencyPredictor, f
         "onnxruntime 1.0",
         TARGET.fingerprint,
         "| subnets measured | 32 |",
-        f"**{predictor.model_name_}** (chosen) | {cv.mape_percent:.2f} %",
+        f"gives the error to expect: **{cv.mape_percent:.2f} %**",
+        f"**{predictor.model_name_}** (chosen) | ",
+        "![Predicted against measured latency](scatter.svg)",
         *(f"| {score.name} | {score.mape_percent:.2f} %" for score in cv.baselines),
         "Noise floor: 1.40 %",
         'load_latency_predictor("predictors/cpu-test/custom-1")',

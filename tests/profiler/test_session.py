@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from fakes import Machine, make_subject
 
 from hwsearch.errors import ProfileError, UsageError
 from hwsearch.profiler.session import SessionReport, SessionSettings, Subject, measure
+from hwsearch.progress import SilentProgress
 from hwsearch.records import Measurement, Target
 
 TARGET = Target(
     device="cpu", device_name="Fake", runtime="onnxruntime", runtime_version="1", batch=2
 )
-SETTINGS = SessionSettings(warmup_s=0.2, max_drift=10.0)
+SETTINGS = SessionSettings(warmup_s=0.2, max_drift=10.0, max_half_width=10.0)
 REFERENCE_MS = 110.0
 
 
@@ -58,7 +60,7 @@ def truth(subjects: Sequence[Subject], latencies_ms: Sequence[float]) -> dict[st
 DRIFTS = {
     "ramp": lambda now: 1 + now / 40,
     "waves": lambda now: 1.3 + 0.3 * math.sin(now / 6),
-    "step": lambda now: 1.0 if now < 12 else 1.5,
+    "step": lambda now: 1.0 if now < 6 else 1.5,
 }
 
 
@@ -89,18 +91,72 @@ def test_without_drift_the_correction_changes_nothing(tmp_path: Path, reference:
     assert report.wander == (pytest.approx(0, abs=1e-9),)
 
 
-def test_a_group_whose_reference_wanders_is_marked(tmp_path: Path, reference: Subject) -> None:
-    settings = replace(SETTINGS, max_drift=0.15, group_size=1, relative_half_width=1e-9)
-    machine = Machine(slowness=lambda now: 1.0 if now < 8 else now / 8, noise=0.01)
+def test_drift_that_is_followed_marks_nothing(tmp_path: Path, reference: Subject) -> None:
+    machine = Machine(slowness=lambda now: 1 + 0.02 * now, noise=0.01)
+    settings = SessionSettings(warmup_s=0.2, relative_half_width=1e-9, max_rounds=10)
+    subjects = [make_subject(tmp_path, k, encoder_s=0.05 * (k + 1)) for k in range(4)]
+    report, measurements = run(machine, subjects, reference, settings=settings)
+    assert report.wander[0] > 0.15
+    assert report.drifted == 0
+    for k, subject in enumerate(subjects):
+        (found,) = (m for m in measurements if m.subnet_id == subject.subnet.id)
+        assert found.low_ms <= found.latency_ms() <= found.high_ms
+        assert found.latency_ms() == pytest.approx(50 * (k + 1) + 10, rel=0.02)
+
+
+def test_a_machine_that_becomes_far_slower_marks_the_measurement(
+    tmp_path: Path, reference: Subject
+) -> None:
+    settings = replace(SETTINGS, max_drift=1.0, group_size=1, relative_half_width=1e-9)
+    machine = Machine(slowness=lambda now: max(1.0, (now / 8) ** 2), noise=0.01)
     report, measurements = run(
         machine,
         [make_subject(tmp_path, k) for k in range(2)],
         reference,
-        settings=replace(settings, max_rounds=10),
+        settings=replace(settings, max_rounds=12),
     )
     assert [m.drifted for m in measurements] == [False, True]
-    assert report.drifted == 1
-    assert report.measured == 2
+    assert (report.drifted, report.measured) == (1, 2)
+
+
+def test_a_wide_interval_marks_the_measurement(tmp_path: Path, reference: Subject) -> None:
+    drifted = {}
+    for bound in (0.001, 10.0):
+        settings = replace(SETTINGS, max_half_width=bound)
+        report, (measurement,) = run(
+            Machine(noise=0.3), [make_subject(tmp_path, 0)], reference, settings=settings
+        )
+        width = (measurement.high_ms - measurement.low_ms) / 2 / measurement.latency_ms()
+        assert report.half_width == pytest.approx(width)
+        assert 0.001 < width < 10
+        drifted[bound] = measurement.drifted
+    assert drifted == {0.001: True, 10.0: False}
+
+
+def test_each_round_tells_how_far_it_is(tmp_path: Path, reference: Subject) -> None:
+    machine, notes = Machine(), []
+
+    class Listening(SilentProgress):
+        @contextmanager
+        def task(self, description, total):
+            yield lambda amount=1, note="": notes.append(note)
+
+    measure(
+        [make_subject(tmp_path, k) for k in range(2)],
+        reference=reference,
+        target=TARGET,
+        supernet_id="fake",
+        anchor_ms=None,
+        settings=replace(SETTINGS, budget_s=100.0),
+        on_measurement=lambda measurement: None,
+        progress=Listening(),
+        open_runner=machine.open,
+        clock=machine.clock,
+    )
+    assert notes[0].startswith("round 1, half-width 0.0 %, drift 0 %, 2 subnets left, at most ")
+    assert notes[SETTINGS.min_rounds - 1].startswith(f"round {SETTINGS.min_rounds}, ")
+    assert notes[SETTINGS.min_rounds - 1].endswith("0 subnets left, at most 0 s")
+    assert notes[-1].endswith(" ms ± 0.0 %")
 
 
 def test_a_given_anchor_scales_the_latency(tmp_path: Path, reference: Subject) -> None:
@@ -255,17 +311,11 @@ def test_what_other_models_left_in_the_caches_is_not_measured(
     assert by_id[long.subnet.id].encoder.p50_ms == pytest.approx(510)
 
 
-@pytest.mark.parametrize("decoders_differ", [True, False])
-def test_only_a_group_and_the_reference_are_open(
-    tmp_path: Path, reference: Subject, decoders_differ: bool
-) -> None:
+def test_only_a_group_and_the_reference_are_open(tmp_path: Path, reference: Subject) -> None:
     machine = Machine()
-    subjects = [
-        make_subject(tmp_path, k, decoder_s=0.01 + 0.001 * decoders_differ * (k + 1))
-        for k in range(7)
-    ]
+    subjects = [make_subject(tmp_path, k) for k in range(7)]
     run(machine, subjects, reference, settings=replace(SETTINGS, group_size=3))
-    assert machine.most_open == (8 if decoders_differ else 5)
+    assert machine.most_open == 2 * (3 + 1)
     assert not machine.open_paths
 
 
@@ -326,6 +376,8 @@ def test_no_subjects_are_no_error(reference: Subject) -> None:
         {"max_calls": 0},
         {"budget_s": 0.0},
         {"relative_half_width": math.nan},
+        {"max_half_width": 0.0},
+        {"deadline_s": -1.0},
     ],
 )
 def test_settings_that_can_not_work(wrong: dict[str, float]) -> None:

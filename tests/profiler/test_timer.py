@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hwsearch.profiler.timer import (
     bootstrap_median,
     garbage_kept,
-    relative_half_width,
     summarise,
     wander,
 )
@@ -22,13 +21,6 @@ latencies = st.lists(st.floats(1e-4, 10), min_size=1, max_size=60).map(np.array)
 def test_the_interval_holds_the_median_and_lies_within_the_values(values: np.ndarray) -> None:
     low, high = bootstrap_median(values, rng=np.random.default_rng(0))
     assert values.min() <= low <= np.median(values) <= high <= values.max()
-
-
-@given(latencies, st.floats(0.01, 100))
-def test_the_half_width_does_not_depend_on_the_unit(values: np.ndarray, factor: float) -> None:
-    width = relative_half_width(values, rng=np.random.default_rng(0))
-    scaled = relative_half_width(values * factor, rng=np.random.default_rng(0))
-    assert scaled == pytest.approx(width, rel=1e-6, abs=1e-12)
 
 
 def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:

@@ -41,8 +41,28 @@ def test_cpu_means_onnxruntime_on_the_physical_cores() -> None:
 
 
 def test_what_is_asked_for_is_kept() -> None:
-    target = resolve_target(device="cpu", threads=8, batch=2)
-    assert (target.precision, target.threads, target.batch) == ("fp32", 8, 2)
+    target = resolve_target(device="cpu", precision="int8", threads=8, batch=2)
+    assert (target.precision, target.threads, target.batch) == ("int8", 8, 2)
+    assert target.name.endswith("-onnxruntime-int8-t8-b2")
+
+
+def test_torch_is_a_runtime_of_the_cpu() -> None:
+    target = resolve_target(device="cpu", runtime="torch")
+    assert (target.runtime, target.precision) == ("torch", "fp32")
+
+
+def test_each_runtime_lists_the_precisions_that_can_be_asked_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capabilities = frozenset({"FP32", "BF16", "INT8"})
+    monkeypatch.setattr("hwsearch.runtime.openvino.cpu_capabilities", lambda: capabilities)
+    listed = {report.runtime: report.precisions for report in list_devices() if report.available}
+    openvino = {"openvino": ("fp32", "bf16")} if HAS_OPENVINO else {}
+    assert listed == {"onnxruntime": ("fp32", "int8"), **openvino, "torch": ("fp32",)}
+    for runtime, precisions in listed.items():
+        for precision in precisions:
+            target = resolve_target(device="cpu", runtime=runtime, precision=precision)
+            assert (target.runtime, target.precision) == (runtime, precision)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +70,13 @@ def test_what_is_asked_for_is_kept() -> None:
     [
         ({"device": "gpu"}, "device 'gpu': take cpu, cuda or cuda:N"),
         ({"device": "cuda:x"}, "device 'cuda:x'"),
-        ({"device": "cpu", "runtime": "tensorrt"}, "take onnxruntime or openvino"),
-        ({"device": "cpu", "runtime": "torch"}, "take onnxruntime or openvino"),
+        ({"device": "cpu", "runtime": "tensorrt"}, "take onnxruntime or openvino or torch"),
         ({"device": "cuda", "runtime": "onnxruntime"}, "take tensorrt or tensorrt-rtx"),
-        ({"device": "cpu", "precision": "fp16"}, "'fp16' can't be used.*take fp32"),
+        ({"device": "cpu", "precision": "fp16"}, "'fp16' can't be used.*take fp32 or int8"),
+        (
+            {"device": "cpu", "runtime": "torch", "precision": "int8"},
+            "'int8' can't be used with torch: take fp32",
+        ),
         ({"device": "cpu", "precision": "fp31"}, "there is no such precision"),
         ({"device": "cpu", "threads": 0}, "may use 1 to 8"),
         ({"device": "cpu", "threads": 9}, "may use 1 to 8"),

@@ -18,7 +18,14 @@ TARGET = Target(
     device="cpu", device_name="test", runtime="onnxruntime", runtime_version="1", threads=1
 )
 QUICK = SessionSettings(
-    warmup_s=0.0, min_rounds=2, max_rounds=2, group_size=2, slice_s=0.0, budget_s=0.1, max_drift=1e9
+    warmup_s=0.0,
+    min_rounds=2,
+    max_rounds=2,
+    group_size=2,
+    slice_s=0.0,
+    budget_s=0.1,
+    max_drift=1e9,
+    max_half_width=1e9,
 )
 
 

@@ -1,0 +1,133 @@
+"""How well latency is predicted from a few measured subnets, beside the noise floor.
+
+    python benchmarks/bench_latency_predictor.py [--profiles profiles] [--json]
+
+For every target of the reference profiles: each model and baseline, fitted on 8 to 128 measured
+subnets and judged on 100 others, five times; then what a predictor of another target adds when only
+a few are measured; then how long 100,000 predictions with intervals take.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from threadpoolctl import threadpool_limits
+
+from hwsearch.cli.options import parse_list
+from hwsearch.cli.progress import RichProgress
+from hwsearch.errors import HwsearchError, UsageError
+from hwsearch.predictor.curve import few_shot_curve
+from hwsearch.predictor.latency_predictor import MIN_SAMPLES
+from hwsearch.profiler.conditions import capture_conditions
+from hwsearch.supernet.store import load_manifest
+from latency_study.measured import DRAWS, HELD_OUT, MeasuredSet, Row, evaluate, read_profiles
+
+SIZES = "8,16,32,64,128"
+MANY = 100_000
+
+
+def main(
+    *,
+    profiles: Annotated[Path, typer.Option(help="A folder of profiles.")] = Path("profiles"),
+    supernet: Annotated[str, typer.Option(help="Whose profiles: a directory, or 'demo'.")] = "demo",
+    sizes: Annotated[str, typer.Option(help="How many measured subnets to fit on.")] = SIZES,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+) -> None:
+    """Compare hwsearch's latency models with each other, with baselines, and with the noise."""
+    numbers = parse_list(sizes, int, "number of subnets")
+    if min(numbers) < MIN_SAMPLES:
+        raise UsageError(f"{sizes!r} has fewer than {MIN_SAMPLES} subnets: give more.")
+    manifest = load_manifest(supernet)
+    found: dict[str, Any] = {"rows": [], "transfer": []}
+    progress = RichProgress()
+    # One thread, so that the figures and their cost don't depend on the machine's cores.
+    with threadpool_limits(1), progress:
+        sets = [
+            one
+            for one in read_profiles(profiles, manifest.geometry)
+            if len(one.configs) >= max(numbers) + HELD_OUT
+        ]
+        if not sets:
+            raise UsageError(
+                f"No profile in {profiles} has {max(numbers) + HELD_OUT} subnets: give smaller "
+                "--sizes, or measure more."
+            )
+        with progress.task("fits", len(sets) * len(numbers)) as advance:
+            for one, n in itertools.product(sets, numbers):
+                found["rows"] += evaluate(one, n)
+                advance(note=f"{one.target.name}, {n} subnets")
+        for source, other in itertools.permutations(sets, 2):
+            found["transfer"] += _transfer(source, other)
+        found["seconds_for_100000"] = _seconds(sets[0], manifest.space.sample)
+    found["conditions"] = {
+        **capture_conditions().model_dump(),
+        "draws": DRAWS,
+        "held_out": HELD_OUT,
+        "subnets": {one.target.name: len(one.configs) for one in sets},
+    }
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    _print_tables(found)
+
+
+def _transfer(source: MeasuredSet, other: MeasuredSet) -> list[Row]:
+    """The few-shot curve from one target to another."""
+    fitted = source.unfitted().fit(source.configs, source.latencies_ms)
+    points = few_shot_curve(fitted, other.target, other.configs, other.latencies_ms, draws=DRAWS)
+    return [
+        {
+            "source": source.target.name,
+            "target": other.target.name,
+            "measured": point.measured,
+            "fit": point.score.name,
+            "mape": point.score.mape_percent,
+            "spearman": point.score.spearman,
+        }
+        for point in points
+    ]
+
+
+def _seconds(data: MeasuredSet, sample: Any) -> float:  # noqa: ANN401 - a bound method
+    """Seconds that predicting many subnets with their intervals takes."""
+    fitted = data.unfitted().fit(data.configs[:64], data.latencies_ms[:64])
+    rng = np.random.default_rng(0)
+    configs = [sample(rng) for _ in range(MANY)]
+    begin = time.perf_counter()
+    fitted.interval(configs)
+    return time.perf_counter() - begin
+
+
+def _print_tables(found: dict[str, Any]) -> None:
+    for row in found["rows"]:
+        tau = "    –" if row["kendall_tau"] is None else f"{row['kendall_tau']:.3f}"
+        floor = "unknown" if row["noise_floor"] is None else f"{row['noise_floor']:.2f} %"
+        held = (
+            f"  intervals hold {row['covered']:.0f} %, on the front {row['front_covered']:.0f} %"
+            if "covered" in row
+            else ""
+        )
+        print(
+            f"{row['target']:<52} {row['n']:>4}  {row['model']:<38} {row['mape']:6.2f} %  ±5 % "
+            f"{row['within_5']:5.1f}  τ {tau}  floor {floor}{held}"
+        )
+    for row in found["transfer"]:
+        print(
+            f"{row['source']} → {row['target']}: {row['measured']} measured, {row['fit']}: "
+            f"{row['mape']:.2f} %, ρ {row['spearman']:.4f}"
+        )
+    print(f"100,000 predictions with intervals: {found['seconds_for_100000']:.2f} s")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except HwsearchError as error:
+        sys.exit(f"Error: {error}")

@@ -1,0 +1,1 @@
+"""The latency benchmarks' parts: public data, baselines, figures."""

@@ -1,0 +1,172 @@
+"""This project's own profiles: errors of the latency models by the number of measured subnets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.errors import ProfileError
+from hwsearch.predictor.acquisition import next_subnets
+from hwsearch.predictor.crossvalidation import score
+from hwsearch.predictor.features import SCHEMA, FeatureBuilder
+from hwsearch.predictor.latency_predictor import LatencyPredictor
+from hwsearch.predictor.models import CONSTANT, LatencyModel, baselines, candidates
+from hwsearch.profiler.noise import noise_floor
+from hwsearch.profiles import ProfileStore, StoredTarget
+from hwsearch.records import SamGeometry, SubnetConfig, Target
+from latency_study.baselines import NAMES, baseline_predictions
+from latency_study.public import COVERAGE, DEFAULT, front
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Row = dict[str, Any]
+
+HELD_OUT = 100
+DRAWS = 5
+LEARNED = "default, subnets chosen as it learns"
+LEARNING_START, LEARNING_GROUP = 16, 8
+
+
+@dataclass(frozen=True)
+class MeasuredSet:
+    """Subnets of one supernet on one target, their latencies and the noise of these."""
+
+    target: Target
+    geometry: SamGeometry
+    configs: tuple[SubnetConfig, ...]
+    latencies_ms: Array
+    noise_floor_percent: float | None
+
+    @property
+    def features(self) -> Array:
+        """(n, f), columns as `SCHEMA` has them."""
+        return FeatureBuilder(self.geometry).matrix(self.configs)
+
+    def unfitted(self, source: LatencyPredictor | None = None) -> LatencyPredictor:
+        """A predictor for this target."""
+        return LatencyPredictor(self.geometry, self.target, self.geometry.id, source=source)
+
+    def at(self, rows: Sequence[int] | Rows) -> list[SubnetConfig]:
+        """The subnets of some rows."""
+        return [self.configs[row] for row in rows]
+
+
+def read_profiles(root: Path, geometry: SamGeometry) -> list[MeasuredSet]:
+    """Every target's profile of one geometry under `root`, by name.
+
+    Raises:
+        ProfileError: there is none, or one is damaged.
+    """
+    found = []
+    for path in sorted(root.glob("*/target.json")):
+        target = StoredTarget.from_json(path.read_bytes()).target
+        profile = ProfileStore(root, target).read(geometry.id)
+        configs, latencies = profile.latencies()
+        if configs:
+            floor = noise_floor(profile.measurements)
+            found.append(MeasuredSet(target, geometry, tuple(configs), np.array(latencies), floor))
+    if not found:
+        raise ProfileError(f"There is no profile of {geometry.id} in {root}: name another folder.")
+    return found
+
+
+def split(data: MeasuredSet, n: int, *, draw: int) -> tuple[Rows, Rows]:
+    """Training and test rows; the former are spread over sizes as a profile's sample is.
+
+    Both ends of the sizes are trained on, so that nothing is extrapolated. Test rows are the same
+    for every n.
+    """
+    macs = data.features[:, SCHEMA.places(["macs"])[0]]
+    inner = np.argsort(macs)[1:-1]
+    test = np.random.default_rng(draw).permutation(inner)[:HELD_OUT]
+    rng = np.random.default_rng((draw, n))
+    pool = inner[~np.isin(inner, test)]
+    between = [rng.choice(stratum) for stratum in np.array_split(pool, n - 2)]
+    return np.array([np.argmin(macs), *between, np.argmax(macs)]), test
+
+
+def evaluate(data: MeasuredSet, n: int) -> list[Row]:
+    """Errors of every model at n measured subnets, and how many latencies the intervals hold."""
+    features = data.features
+    table = raw_columns(data.geometry, data.configs)
+    fixed: list[LatencyModel] = [
+        model for model in (*candidates(SCHEMA), *baselines(SCHEMA)) if model.suits(n)
+    ]
+    rows: dict[str, list[Row]] = {}
+    for draw in range(DRAWS):
+        train, test = split(data, n, draw=draw)
+        latencies, measured = data.latencies_ms[train], data.latencies_ms[test]
+        for model in fixed:
+            hyper = model.tune(features[train], latencies)
+            predicted = model.fit(features[train], latencies, hyper).predict(features[test])
+            rows.setdefault(model.name, []).append(_errors(model.name, predicted, measured))
+        for name in NAMES:
+            predicted = baseline_predictions(name, table[train], latencies, table[test], seed=draw)
+            rows.setdefault(name, []).append(_errors(name, predicted, measured))
+        chosen = data.unfitted().fit(data.at(train), latencies)
+        rows.setdefault(DEFAULT, []).append(_judged(data, chosen, test))
+        if n >= LEARNING_START + LEARNING_GROUP:
+            learned = _learned(data, n, test, draw=draw)
+            rows.setdefault(LEARNED, []).append(_judged(data, learned, test))
+    return [
+        {"target": data.target.name, "n": n, "model": name, **_mean(errors)}
+        | {"noise_floor": data.noise_floor_percent}
+        for name, errors in rows.items()
+    ]
+
+
+def raw_columns(geometry: SamGeometry, configs: Sequence[SubnetConfig]) -> Array:
+    """A configuration as it is written: resolution, and each layer's width and heads or zeros."""
+    table = np.zeros((len(configs), 1 + 2 * geometry.depth))
+    for row, config in zip(table, configs, strict=True):
+        row[0] = config.resolution
+        for layer in config.layers:
+            row[1 + 2 * layer.index : 3 + 2 * layer.index] = layer.mlp_width, layer.heads
+    return table
+
+
+def _learned(data: MeasuredSet, n: int, test: Rows, *, draw: int) -> LatencyPredictor:
+    """A predictor on as many subnets, most of them chosen group by group."""
+    start, _ = split(data, LEARNING_START, draw=draw)
+    rows, held_out = start.tolist(), set(test.tolist())
+    place = {config: row for row, config in enumerate(data.configs) if row not in held_out}
+    while True:
+        fitted = data.unfitted().fit(data.at(rows), data.latencies_ms[rows])
+        if len(rows) >= n:
+            return fitted
+        group = next_subnets(fitted, list(place), min(LEARNING_GROUP, n - len(rows)))
+        rows += [place[config] for config in group]
+
+
+def _judged(data: MeasuredSet, fitted: LatencyPredictor, test: Rows) -> Row:
+    """Errors on the held-out subnets, and the shares that intervals hold of them and of a front."""
+    configs, measured = data.at(test), data.latencies_ms[test]
+    predicted = fitted.predict(configs)
+    low, high = fitted.interval(configs, COVERAGE)
+    inside = (low <= measured) & (measured <= high)
+    sizes = data.features[test][:, SCHEMA.places(["params"])[0]]
+    return _errors(fitted.model_name_, predicted, measured) | {
+        "covered": 100 * float(inside.mean()),
+        "front_covered": 100 * float(inside[front(predicted, sizes)].mean()),
+        "below_upper": 100 * float((measured <= fitted.upper(configs, COVERAGE)).mean()),
+    }
+
+
+def _errors(name: str, predicted: Array, measured: Array) -> Row:
+    found = score(name, predicted[None], measured)
+    return {
+        "mape": found.mape_percent,
+        "within_5": 100 * found.within_5_percent,
+        "within_10": 100 * found.within_10_percent,
+        "kendall_tau": None if name == CONSTANT else found.kendall_tau,
+    }
+
+
+def _mean(rows: list[Row]) -> Row:
+    known = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}
+    return {name: float(np.mean(values)) if values else None for name, values in known.items()}

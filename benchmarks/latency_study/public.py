@@ -1,0 +1,107 @@
+"""Every model on every split of a public latency set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.predictor.calibration import one_sided, two_sided
+from hwsearch.predictor.crossvalidation import choose_model, score
+from hwsearch.predictor.models import CONSTANT, LatencyModel, baselines, candidates, model_named
+from latency_study.baselines import NAMES, baseline_predictions
+from latency_study.hat import LatencySet, splits
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Held = NDArray[np.bool_]
+Row = dict[str, Any]  # one line of a table, as JSON holds it
+
+DEFAULT = "default"
+COVERAGE = 0.9
+
+
+def evaluate(data: LatencySet, n: int, *, seed: int) -> tuple[list[Row], Row]:
+    """Errors of each model at n training rows, and how many latencies the intervals hold.
+
+    Args:
+        data: the set.
+        n: how many rows are fitted on.
+        seed: of the splits, and of all that is random in a fit.
+
+    Returns:
+        A row for each model, means over the splits in percent; a row on "default"'s intervals.
+    """
+    schema = data.builder.schema
+    features = data.builder.matrix(data.table)
+    sizes = features[:, schema.places([column for _, column in schema.sizes])[0]]
+    fixed = [model for model in (*candidates(schema), *baselines(schema)) if model.suits(n)]
+    errors: dict[str, list[Row]] = {}
+    held: dict[str, list[Held]] = {"covered": [], "below_upper": [], "front_covered": []}
+    chosen: list[str] = []
+    for train, test in splits(len(features), n, seed=seed):
+        latencies, measured = data.latencies_ms[train], data.latencies_ms[test]
+        found = {
+            model.name: _predictions(model, features[train], latencies, features[test])
+            for model in fixed
+        }
+        for name in NAMES:
+            found[name] = baseline_predictions(
+                name, data.table[train], latencies, data.table[test], seed=seed
+            )
+        choice = choose_model(
+            features[train], latencies, models=candidates(schema), baselines=(), seed=seed
+        )
+        model = model_named(choice.model_name, fixed)
+        fitted = model.fit(features[train], latencies, choice.hyper)
+        found[DEFAULT] = fitted.predict(features[test])
+        chosen.append(choice.model_name)
+        log_errors = np.log(measured / found[DEFAULT])
+        inside = np.abs(log_errors) <= two_sided(choice.log_residuals, COVERAGE).log_error
+        held["covered"].append(inside)
+        held["below_upper"].append(
+            log_errors <= one_sided(choice.log_residuals, COVERAGE).log_error
+        )
+        held["front_covered"].append(inside[front(found[DEFAULT], sizes[test])])
+        for name, predicted in found.items():
+            errors.setdefault(name, []).append(_errors(name, predicted, measured))
+    names = [DEFAULT, *(name for name in errors if name != DEFAULT)]
+    rows = [{"set": data.name, "model": name, "n": n, **_mean(errors[name])} for name in names]
+    shares = {name: 100 * float(np.concatenate(parts).mean()) for name, parts in held.items()}
+    return rows, {"set": data.name, "n": n, "chosen": chosen, **shares}
+
+
+def front(latencies_ms: Array, sizes: Array) -> Rows:
+    """Rows that no other beats: none is both at least as fast and larger.
+
+    What a search would pick if accuracy grew with size; the picks were chosen by their
+    predictions, which is what intervals have to survive.
+    """
+    order = np.lexsort((-sizes, latencies_ms))
+    best = np.maximum.accumulate(sizes[order])
+    is_better = np.concatenate([[True], best[1:] > best[:-1]])
+    found: Rows = order[is_better]
+    return found
+
+
+def _predictions(model: LatencyModel, features: Array, latencies: Array, unseen: Array) -> Array:
+    return model.fit(features, latencies, model.tune(features, latencies)).predict(unseen)
+
+
+def _errors(name: str, predicted: Array, measured: Array) -> Row:
+    found = score(name, predicted[None], measured)
+    return {
+        "mape": found.mape_percent,
+        "within_5": 100 * found.within_5_percent,
+        "within_10": 100 * found.within_10_percent,
+        "kendall_tau": None if name == CONSTANT else found.kendall_tau,
+    }
+
+
+def _mean(rows: list[Row]) -> Row:
+    means: Row = {}
+    for field in rows[0]:
+        values = [row[field] for row in rows if row[field] is not None]
+        means[field] = float(np.mean(values)) if values else None
+    return means

@@ -1,0 +1,1 @@
+"""What interleaved profiling is worth, against the plain way."""

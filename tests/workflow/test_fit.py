@@ -1,0 +1,100 @@
+"""The fit stage reads a profile, starts from another predictor where asked, and writes both."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_supernet
+
+from hwsearch.cli.main import run
+from hwsearch.costs import encoder_macs
+from hwsearch.errors import PredictorError, ProfileError
+from hwsearch.predictor import crossvalidation
+from hwsearch.predictor.store import load_latency_predictor
+from hwsearch.profiles import ProfileStore
+from hwsearch.records import Measurement, SubnetConfig, Target
+from hwsearch.workflow.fit import fit_latency_predictor
+from hwsearch.workflow.workspace import Workspace
+
+SUPERNET = tiny_supernet()
+GEOMETRY = SUPERNET.geometry
+TWO = Target(
+    device="cpu", device_name="test", runtime="onnxruntime", runtime_version="1", threads=2
+)
+ONE = TWO.model_copy(update={"threads": 1})
+
+
+@pytest.fixture(autouse=True)
+def _one_repeat(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(crossvalidation, "REPEATS", 1)
+
+
+def subnets(count: int, *, seed: int) -> list[SubnetConfig]:
+    rng = np.random.default_rng(seed)
+    found: dict[SubnetConfig, None] = {}
+    while len(found) < count:
+        found[SUPERNET.space.sample(rng)] = None
+    return list(found)
+
+
+def measure(
+    workspace: Workspace, target: Target, configs: Sequence[SubnetConfig], *, drifted: int = 0
+) -> None:
+    """Latencies by MACs and depth; the last `drifted` of them are marked."""
+    store = ProfileStore(workspace.profiles, target)
+    for place, config in enumerate(configs):
+        encoder_ms = (1 + encoder_macs(GEOMETRY, config) / 1e6 + config.depth) * 3 / target.threads
+        store.append(
+            Measurement(
+                supernet_id=GEOMETRY.id,
+                subnet_id=config.id,
+                subnet=config,
+                target=target,
+                session_id="s",
+                encoder_ms=encoder_ms,
+                decoder_ms=0.5,
+                drifted=place >= len(configs) - drifted,
+            )
+        )
+
+
+def test_a_new_target_starts_from_another_ones_predictor(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    measure(workspace, TWO, subnets(14, seed=0))
+    _, source = fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace)
+    measure(workspace, ONE, subnets(6, seed=1))
+    with pytest.raises(PredictorError, match="6 distinct subnets: profile at least 8"):
+        fit_latency_predictor(GEOMETRY, target=ONE, workspace=workspace)
+    _, directory = fit_latency_predictor(
+        GEOMETRY, target=ONE, workspace=workspace, transfer_from=source
+    )
+    loaded = load_latency_predictor(directory, target=ONE)
+    assert loaded.model_name_ == "transfer_affine"
+    assert loaded.source.target == TWO
+    assert len(loaded.configs_) == 6
+
+
+def test_marked_measurements_count_where_too_few_others_are_there(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    measure(workspace, TWO, subnets(10, seed=2), drifted=4)
+    predictor, _ = fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace)
+    assert len(predictor.configs_) == 10
+    measure(workspace, ONE, subnets(10, seed=2), drifted=2)
+    predictor, _ = fit_latency_predictor(GEOMETRY, target=ONE, workspace=workspace)
+    assert len(predictor.configs_) == 8
+
+
+def test_nothing_measured_is_a_sentence(tmp_path: Path):
+    with pytest.raises(ProfileError, match=r"No subnet of .* was measured on"):
+        fit_latency_predictor(GEOMETRY, target=TWO, workspace=Workspace(tmp_path))
+
+
+def test_the_command_names_a_source_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    missing = tmp_path / "nothing"
+    command = ["fit", "--device", "cpu", "--workspace", str(tmp_path)]
+    code = run([*command, "--transfer-from", str(missing)])
+    assert code == 1
+    assert "There is no latency predictor in" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+"""Measuring on until a latency predictor is good enough; latencies come from a law."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from tiny import tiny_supernet
+
+from hwsearch.costs import encoder_macs
+from hwsearch.predictor import crossvalidation
+from hwsearch.profiler.session import SessionSettings
+from hwsearch.profiles import ProfileStore
+from hwsearch.records import Measurement, Target
+from hwsearch.workflow.adaptive import Goal
+from hwsearch.workflow.profile import profile_supernet
+from hwsearch.workflow.timing import Stopwatch
+from hwsearch.workflow.workspace import Workspace
+
+TARGET = Target(
+    device="cpu", device_name="test", runtime="onnxruntime", runtime_version="1", threads=1
+)
+SUPERNET = tiny_supernet()
+GROUP = 4
+
+
+@pytest.fixture
+def noise(monkeypatch: pytest.MonkeyPatch):
+    """Latencies by MACs and depth, with a share of noise that a test may set."""
+    monkeypatch.setattr(crossvalidation, "REPEATS", 1)
+    share = {"noise": 0.0}
+    rng = np.random.default_rng(0)
+
+    def measure_all(stopwatch, configs, *, repeat=None):
+        for config in configs:
+            law = 1 + encoder_macs(SUPERNET.geometry, config) / 1e6 + 0.3 * config.depth
+            stopwatch.store.append(
+                Measurement(
+                    supernet_id=SUPERNET.id,
+                    subnet_id=config.id,
+                    subnet=config,
+                    target=TARGET,
+                    session_id="s",
+                    repeat=repeat or 0,
+                    encoder_ms=law * float(np.exp(share["noise"] * rng.standard_normal())),
+                    decoder_ms=0.5,
+                )
+            )
+
+    monkeypatch.setattr(Stopwatch, "measure_all", measure_all)
+    return share
+
+
+def profiled(folder, goal, *, samples=12):
+    return profile_supernet(
+        SUPERNET,
+        target=TARGET,
+        workspace=Workspace(folder),
+        samples=samples,
+        goal=goal,
+        settings=SessionSettings(group_size=GROUP),
+    )
+
+
+def times_measured(folder):
+    rows = ProfileStore(Workspace(folder).profiles, TARGET).read(SUPERNET.id).measurements
+    return Counter(row.subnet_id for row in rows if row.repeat == 0)
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_goal_that_is_reached_measures_no_more(tmp_path):
+    summary = profiled(tmp_path, Goal(error_percent=20, max_samples=60))
+    assert summary.measured == 12
+    assert summary.error_percent <= 20
+
+
+def test_it_measures_on_to_the_most_and_nothing_twice(tmp_path, noise):
+    noise["noise"] = 0.3
+    unreachable = Goal(error_percent=1e-3, max_samples=22)
+    # A noise floor of the same noise would do as well; without a second pass there is none.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwsearch.workflow.adaptive.noise_floor", lambda rows: None)
+        summary = profiled(tmp_path, unreachable)
+    assert summary.measured == 22
+    assert set(times_measured(tmp_path).values()) == {1}
+
+
+def test_an_error_at_the_noise_floor_will_do(tmp_path, noise):
+    noise["noise"] = 0.05
+    summary = profiled(tmp_path, Goal(error_percent=1e-3, max_samples=100))
+    assert summary.measured < 100
+    assert summary.error_percent <= summary.noise_floor_percent
+
+
+def test_it_goes_on_where_it_was(tmp_path, noise):
+    noise["noise"] = 0.3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwsearch.workflow.adaptive.noise_floor", lambda rows: None)
+        profiled(tmp_path, Goal(error_percent=1e-3, max_samples=16))
+        first = times_measured(tmp_path)
+        summary = profiled(tmp_path, Goal(error_percent=1e-3, max_samples=20))
+    assert first.keys() < times_measured(tmp_path).keys()
+    assert set(times_measured(tmp_path).values()) == {1}
+    assert summary.measured == 20
+
+
+@pytest.mark.usefixtures("noise")
+def test_too_few_for_a_predictor_has_no_error(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwsearch.workflow.adaptive.LatencyPredictor.min_samples", 1000)
+        assert profiled(tmp_path, Goal(error_percent=2, max_samples=20)).error_percent is None
