@@ -29,7 +29,7 @@ Row = dict[str, Any]
 HELD_OUT = 100
 DRAWS = 5
 LEARNED = "default, subnets chosen as it learns"
-LEARNING_START, LEARNING_GROUP = 16, 8
+LEARNING_START, LEARNING_GROUP, LEARNING_MOST = 16, 8, 64
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def evaluate(data: MeasuredSet, n: int) -> list[Row]:
             rows.setdefault(name, []).append(_errors(name, predicted, measured))
         chosen = data.unfitted().fit(data.at(train), latencies)
         rows.setdefault(DEFAULT, []).append(_judged(data, chosen, test))
-        if n >= LEARNING_START + LEARNING_GROUP:
+        if LEARNING_START + LEARNING_GROUP <= n <= LEARNING_MOST:
             learned = _learned(data, n, test, draw=draw)
             rows.setdefault(LEARNED, []).append(_judged(data, learned, test))
     return [
