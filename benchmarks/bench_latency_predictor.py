@@ -27,7 +27,8 @@ from hwsearch.predictor.curve import few_shot_curve
 from hwsearch.predictor.latency_predictor import MIN_SAMPLES
 from hwsearch.profiler.conditions import capture_conditions
 from hwsearch.supernet.store import load_manifest
-from latency_study.measured import DRAWS, HELD_OUT, MeasuredSet, Row, evaluate, read_profiles
+from latency_study.figures import Row
+from latency_study.measured import DRAWS, HELD_OUT, MeasuredSet, evaluate, read_profiles
 
 SIZES = "8,16,32,64,128"
 MANY = 100_000

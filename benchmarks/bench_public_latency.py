@@ -22,8 +22,9 @@ from hwsearch.cli.progress import RichProgress
 from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.profiler.conditions import capture_conditions
 from latency_study import hat
+from latency_study.figures import Row
 from latency_study.hat import LatencySet, read_sets
-from latency_study.public import DEFAULT, Row, evaluate
+from latency_study.public import DEFAULT, evaluate
 
 SIZES = "50,100,1600"
 FIGURES = ("mape", "within_5", "within_10", "kendall_tau")

@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.errors import ProfileError
 from hwsearch.predictor.acquisition import next_subnets
-from hwsearch.predictor.crossvalidation import score
 from hwsearch.predictor.features import SCHEMA, FeatureBuilder
 from hwsearch.predictor.latency_predictor import LatencyPredictor
-from hwsearch.predictor.models import CONSTANT, LatencyModel, baselines, candidates
+from hwsearch.predictor.models import LatencyModel, baselines, candidates
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiles import ProfileStore, StoredTarget
 from hwsearch.records import SamGeometry, SubnetConfig, Target
 from latency_study.baselines import NAMES, baseline_predictions
+from latency_study.figures import Row, errors_of, means_of
 from latency_study.public import COVERAGE, DEFAULT, front
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
-Row = dict[str, Any]
 
 HELD_OUT = 100
 DRAWS = 5
@@ -104,17 +102,17 @@ def evaluate(data: MeasuredSet, n: int) -> list[Row]:
         for model in fixed:
             hyper = model.tune(features[train], latencies)
             predicted = model.fit(features[train], latencies, hyper).predict(features[test])
-            rows.setdefault(model.name, []).append(_errors(model.name, predicted, measured))
+            rows.setdefault(model.name, []).append(errors_of(model.name, predicted, measured))
         for name in NAMES:
             predicted = baseline_predictions(name, table[train], latencies, table[test], seed=draw)
-            rows.setdefault(name, []).append(_errors(name, predicted, measured))
+            rows.setdefault(name, []).append(errors_of(name, predicted, measured))
         chosen = data.unfitted().fit(data.at(train), latencies)
         rows.setdefault(DEFAULT, []).append(_judged(data, chosen, test))
         if LEARNING_START + LEARNING_GROUP <= n <= LEARNING_MOST:
             learned = _learned(data, n, test, draw=draw)
             rows.setdefault(LEARNED, []).append(_judged(data, learned, test))
     return [
-        {"target": data.target.name, "n": n, "model": name, **_mean(errors)}
+        {"target": data.target.name, "n": n, "model": name, **means_of(errors)}
         | {"noise_floor": data.noise_floor_percent}
         for name, errors in rows.items()
     ]
@@ -150,23 +148,8 @@ def _judged(data: MeasuredSet, fitted: LatencyPredictor, test: Rows) -> Row:
     low, high = fitted.interval(configs, COVERAGE)
     inside = (low <= measured) & (measured <= high)
     sizes = data.features[test][:, SCHEMA.places(["params"])[0]]
-    return _errors(fitted.model_name_, predicted, measured) | {
+    return errors_of(fitted.model_name_, predicted, measured) | {
         "covered": 100 * float(inside.mean()),
         "front_covered": 100 * float(inside[front(predicted, sizes)].mean()),
         "below_upper": 100 * float((measured <= fitted.upper(configs, COVERAGE)).mean()),
     }
-
-
-def _errors(name: str, predicted: Array, measured: Array) -> Row:
-    found = score(name, predicted[None], measured)
-    return {
-        "mape": found.mape_percent,
-        "within_5": 100 * found.within_5_percent,
-        "within_10": 100 * found.within_10_percent,
-        "kendall_tau": None if name == CONSTANT else found.kendall_tau,
-    }
-
-
-def _mean(rows: list[Row]) -> Row:
-    known = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}
-    return {name: float(np.mean(values)) if values else None for name, values in known.items()}

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.predictor.calibration import one_sided, two_sided
-from hwsearch.predictor.crossvalidation import choose_model, score
-from hwsearch.predictor.models import CONSTANT, LatencyModel, baselines, candidates, model_named
+from hwsearch.predictor.crossvalidation import choose_model
+from hwsearch.predictor.models import LatencyModel, baselines, candidates, model_named
 from latency_study.baselines import NAMES, baseline_predictions
+from latency_study.figures import Row, errors_of, means_of
 from latency_study.hat import LatencySet, splits
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Held = NDArray[np.bool_]
-Row = dict[str, Any]  # one line of a table, as JSON holds it
 
 DEFAULT = "default"
 COVERAGE = 0.9
@@ -65,9 +63,9 @@ def evaluate(data: LatencySet, n: int, *, seed: int) -> tuple[list[Row], Row]:
         )
         held["front_covered"].append(inside[front(found[DEFAULT], sizes[test])])
         for name, predicted in found.items():
-            errors.setdefault(name, []).append(_errors(name, predicted, measured))
+            errors.setdefault(name, []).append(errors_of(name, predicted, measured))
     names = [DEFAULT, *(name for name in errors if name != DEFAULT)]
-    rows = [{"set": data.name, "model": name, "n": n, **_mean(errors[name])} for name in names]
+    rows = [{"set": data.name, "model": name, "n": n, **means_of(errors[name])} for name in names]
     shares = {name: 100 * float(np.concatenate(parts).mean()) for name, parts in held.items()}
     return rows, {"set": data.name, "n": n, "chosen": chosen, **shares}
 
@@ -87,21 +85,3 @@ def front(latencies_ms: Array, sizes: Array) -> Rows:
 
 def _predictions(model: LatencyModel, features: Array, latencies: Array, unseen: Array) -> Array:
     return model.fit(features, latencies, model.tune(features, latencies)).predict(unseen)
-
-
-def _errors(name: str, predicted: Array, measured: Array) -> Row:
-    found = score(name, predicted[None], measured)
-    return {
-        "mape": found.mape_percent,
-        "within_5": 100 * found.within_5_percent,
-        "within_10": 100 * found.within_10_percent,
-        "kendall_tau": None if name == CONSTANT else found.kendall_tau,
-    }
-
-
-def _mean(rows: list[Row]) -> Row:
-    means: Row = {}
-    for field in rows[0]:
-        values = [row[field] for row in rows if row[field] is not None]
-        means[field] = float(np.mean(values)) if values else None
-    return means
