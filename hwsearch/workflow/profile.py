@@ -83,13 +83,20 @@ def profile_supernet(
 
 
 def _measure_twice(stopwatch: Stopwatch, wanted: list[SubnetConfig]) -> None:
-    """Measure subnets, and when all are through, a part of them on another occasion."""
+    """Measure subnets, and when all are through, a part of them on another occasion.
+
+    What was too restless to trust gets another chance; what failed gets none before the next run:
+    a subnet that hangs would cost its deadline each time.
+    """
     for repeat, find_missing in enumerate((_missing, _to_repeat)):
+        failed: set[str] = set()
         for _ in range(ATTEMPTS):
-            missing = find_missing(wanted, stopwatch.profile)
+            found = find_missing(wanted, stopwatch.profile)
+            missing = [config for config in found if config.id not in failed]
             if not missing:
                 break
-            stopwatch.measure_all(missing, repeat=repeat)
+            measured = stopwatch.measure_all(missing, repeat=repeat)
+            failed |= {row.subnet_id for row in measured if row.error is not None}
 
 
 def _measure_until(

@@ -48,8 +48,8 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(profile: Path, monkeypatch: pytest.MonkeyPatch) -> MeasuredSet:
-    monkeypatch.setattr(measured, "HELD_OUT", 30)
     monkeypatch.setattr(measured, "DRAWS", 1)
+    monkeypatch.setattr(measured, "DEFAULT_DRAWS", 2)
     monkeypatch.setattr(measured, "LEARNING_START", 12)
     monkeypatch.setattr(crossvalidation, "REPEATS", 1)
     (found,) = measured.read_profiles(profile, NET.geometry)
@@ -65,16 +65,16 @@ def test_a_profile_comes_with_its_noise_floor(data: MeasuredSet):
 def test_nobody_is_trained_and_judged_on_and_the_ends_are_trained_on(data: MeasuredSet):
     sizes = [encoder_macs(NET.geometry, config) for config in data.configs]
     for draw in range(3):
-        train, test = measured.split(data, 20, draw=draw)
+        train, test = measured.split(data, 20, held_out=30, draw=draw)
         assert len(set(train)) == 20
         assert len(set(test)) == 30
         assert not set(train) & set(test)
         assert {int(np.argmin(sizes)), int(np.argmax(sizes))} <= set(train.tolist())
-        assert np.array_equal(test, measured.split(data, 10, draw=draw)[1])
+        assert np.array_equal(test, measured.split(data, 10, held_out=30, draw=draw)[1])
 
 
 def test_models_learn_the_law_and_the_constant_does_not(data: MeasuredSet):
-    rows = {row["model"]: row for row in measured.evaluate(data, 20)}
+    rows = {row["model"]: row for row in measured.evaluate(data, 20, held_out=30)}
     assert rows["default"]["mape"] < 4
     assert rows["constant"]["mape"] > 3 * rows["default"]["mape"]
     assert rows[measured.LEARNED]["mape"] < 5
