@@ -9,7 +9,9 @@ several half-widths, first quiet, then while a second process loads one core on 
 A way's own interval only tells how far its runs scatter: a hundred runs in one quiet second agree
 with each other, and may all be off. So what counts as its width is how far from the truth an
 interval has to reach to hold 95 % of the subnets, for both ways alike. `speed_up` compares the
-plain way with hwsearch's fastest setting that is no wider. Leave the machine alone meanwhile.
+plain way with hwsearch's fastest setting that is no wider. `export_s` is how much of the time goes
+into exporting: the most that exporting beside the timing could save, at the price of the load that
+the loaded rows show. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from hwsearch.records import Measurement, SubnetConfig, Target
 from hwsearch.runtime.devices import resolve_target
 from hwsearch.supernet.store import load_supernet
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.timing import Stopwatch
+from hwsearch.workflow.timing import Stopwatch, exported
 from profiling_study.disturbance import disturbed
 from profiling_study.plain import time_plainly
 
@@ -72,11 +74,18 @@ def main(
             for loaded in (False, True)
             for row in _both_ways(net, configs, target, truth, loaded=loaded, progress=progress)
         ]
+        export_s = _export_seconds(net, configs, target, progress)
     speed_up = {
         name: _speed_up([row for row in rows if row["loaded"] == loaded])
         for name, loaded in (("quiet", False), ("loaded", True))
     }
-    found = {"rows": rows, "speed_up": speed_up, "truth_ms": truth, "conditions": conditions}
+    found = {
+        "rows": rows,
+        "speed_up": speed_up,
+        "export_s": export_s,
+        "truth_ms": truth,
+        "conditions": conditions,
+    }
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -89,6 +98,7 @@ def main(
         )
     for name, ratio in speed_up.items():
         print(f"{name}: " + ("no setting is as narrow" if ratio is None else f"{ratio:.1f} ×"))
+    print(f"exporting takes {export_s:.1f} s of it")
 
 
 def _both_ways(
@@ -135,6 +145,14 @@ def _interleaved(
     return [m.latency_ms() for m in chosen], float(np.median([_width(m) for m in chosen])), seconds
 
 
+def _export_seconds(
+    net: Supernet, configs: Sequence[SubnetConfig], target: Target, progress: Progress
+) -> float:
+    begin = time.monotonic()
+    with exported(net, configs, target, progress):
+        return time.monotonic() - begin
+
+
 def _width(measurement: Measurement) -> float:
     assert measurement.low_ms is not None
     assert measurement.high_ms is not None
@@ -157,6 +175,7 @@ def _row(
         "way": way,
         "loaded": loaded,
         "subnets_per_minute": 60 * len(latencies_ms) / seconds,
+        "seconds": seconds,
         "own_half_width": own_width,
         "true_half_width": float(np.quantile(np.abs(errors), HELD)),
         "kendall_tau": float(kendalltau(latencies_ms, truth_ms).statistic),
