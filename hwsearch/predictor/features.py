@@ -46,6 +46,9 @@ BYTES_PER_ELEMENT = 4  # fp32; another precision scales a column, which no model
 COUNT_MATRIX_ELEMENTS = 4_000_000  # bounds the memory of one pass: 32 MB of float64
 
 _BLOCK_COSTS = tuple(f"{kind}_{cost}" for kind in KINDS for cost in COSTS)
+# A matrix product takes its time whatever kind of block it stands in.
+_OPERATOR_COSTS = tuple(f"all_{cost}" for cost in COSTS)
+_FIXED_COSTS = ("patch_embed_and_neck_macs", "resolution", "padded_tokens")
 # A table of block times: tokens that pass an MLP, or an attention, of each quarter of full size.
 QUARTERS = (1, 2, 3, 4)
 TABLE = tuple(
@@ -56,8 +59,8 @@ TABLE = tuple(
 )
 
 SCHEMA = FeatureSchema(
-    names=(*WHOLE, *_BLOCK_COSTS, *TABLE),
-    costs=("patch_embed_and_neck_macs", "resolution", "padded_tokens", *_BLOCK_COSTS),
+    names=(*WHOLE, *_BLOCK_COSTS, *TABLE, *_OPERATOR_COSTS),
+    costs=(*_FIXED_COSTS, *_BLOCK_COSTS),
     shape=(
         "macs",
         "resolution",
@@ -70,6 +73,7 @@ SCHEMA = FeatureSchema(
     ),
     sizes=(("params_only", "params"), ("macs_only", "macs")),
     table=TABLE,
+    operators=(*_FIXED_COSTS, *_OPERATOR_COSTS),
 )
 _NAMES = SCHEMA.names
 
@@ -111,10 +115,11 @@ class FeatureBuilder:
     """Turns the subnets of one geometry into rows of analytic costs.
 
     Columns, in the order of `SCHEMA.names`: what belongs to the whole encoder (`WHOLE`), each kind
-    of block's summed costs (`COSTS`), then the same work by the quarter of full size that an MLP's
-    width or the heads fall into (`TABLE`). An entry for every pair of width and heads would be too
-    fine: a non-negative sum that got them erred by 7.1 instead of 2.5 % with 24 samples, by 2.9
-    instead of 2.2 % with 64 (ONNX Runtime, one thread, 192-wide encoders).
+    of block's summed costs (`COSTS`), the same work by the quarter of full size that an MLP's
+    width or the heads fall into (`TABLE`), then the costs of all kinds added up. An entry for every
+    pair of width and heads would be too fine: a non-negative sum that got them erred by 7.1 instead
+    of 2.5 % with 24 samples, by 2.9 instead of 2.2 % with 64 (ONNX Runtime, one thread, 192-wide
+    encoders).
     """
 
     geometry: SamGeometry
@@ -213,6 +218,7 @@ class FeatureBuilder:
             _put(row, "params", cost.params)
             for name, value in _block_values(geometry, layer, resolution, cost).items():
                 _put(row, f"{KINDS[kind]}_{name}", value)
+                _put(row, f"all_{name}", value)
             mlp, attention = (
                 math.ceil(len(QUARTERS) * size / full)
                 for size, full in ((width, geometry.mlp_width), (heads, geometry.heads))

@@ -19,9 +19,9 @@ NAMES = (
 )
 MODELS = {
     "default",
-    "block_sum",
-    "cost_ridge",
-    "gaussian_process",
+    "operator_sum",
+    "operator_ridge",
+    "operator_process",
     "constant",
     "weights_only",
     "raw_forest",

@@ -55,7 +55,7 @@ def test_no_row_is_predicted_by_a_model_that_saw_it(n: int):
 
 
 def additive_ms(seed: int) -> np.ndarray:
-    places = SCHEMA.places(["windowed_mlp_macs", "global_projection_macs", "global_blocks"])
+    places = SCHEMA.places(["all_mlp_macs", "all_projection_macs", "all_blocks"])
     law = 2.0 + FEATURES[:, places] @ np.array([4e-8, 6e-8, 0.2])
     return law * np.exp(NOISE * np.random.default_rng(seed).standard_normal(len(law)))
 
@@ -64,15 +64,15 @@ def additive_ms(seed: int) -> np.ndarray:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_additive_law_gets_the_simplest_model(seed: int):
     choice = chosen(FEATURES[:24], additive_ms(seed)[:24], seed=seed)
-    assert choice.model_name == "block_sum"
+    assert choice.model_name == "operator_sum"
 
 
 @pytest.mark.usefixtures("one_repeat")
 def test_a_law_with_an_interaction_gets_another_model():
     choice = chosen(FEATURES[:47], true_ms(CONFIGS)[:47], seed=0)
-    assert choice.model_name != "block_sum"
+    assert choice.model_name != "operator_sum"
     errors = {score.name: score.mape_percent for score in choice.cv.models}
-    assert errors[choice.model_name] < 0.6 * errors["block_sum"]
+    assert errors[choice.model_name] < 0.6 * errors["operator_sum"]
 
 
 def test_scores_agree_with_the_stored_residuals():

@@ -101,7 +101,7 @@ def test_a_file_that_contradicts_itself_is_refused(folder: Path, changes: dict[s
 def test_hyper_parameters_that_a_model_lacks_are_a_sentence(folder: Path):
     path = folder / "predictor.json"
     choice = json.loads(path.read_text())["choice"]
-    edit(path, choice={**choice, "model_name": "cost_ridge", "hyper": {}})
+    edit(path, choice={**choice, "model_name": "operator_ridge", "hyper": {}})
     with pytest.raises(PredictorError, match="alpha"):
         load_latency_predictor(folder)
 
