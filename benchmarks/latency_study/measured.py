@@ -27,7 +27,7 @@ Rows = NDArray[np.int64]
 DRAWS = 5
 # What a fit chooses is judged on more draws: an interval's coverage depends on the 32 subnets that
 # it was calibrated on, and five draws of them leave it uncertain by several percent.
-DEFAULT_DRAWS = 20
+DEFAULT_DRAWS = 12
 LEARNED = "default, subnets chosen as it learns"
 LEARNING_START, LEARNING_GROUP, LEARNING_MOST = 16, 8, 64
 
