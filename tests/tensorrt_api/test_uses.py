@@ -11,6 +11,8 @@ GUARDED = {
     "ComputeCapability": "only TensorRT-RTX builds for other GPUs than the machine's",
     "IBuilderConfig.num_compute_capabilities": "as ComputeCapability",
     "IBuilderConfig.set_compute_capability": "as ComputeCapability",
+    "DynamicShapesKernelSpecializationStrategy": "only TensorRT-RTX compiles while it runs",
+    "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy": "as its values",
 }
 
 
@@ -44,6 +46,17 @@ def test_the_reader_sees_the_whole_way_of_an_engine():
         "IProgressMonitor.step_complete",
         "ILogger.log",
         "Builder.build_serialized_network",
+        "Runtime.deserialize_cuda_engine",
+        "ICudaEngine.get_tensor_dtype",
+        "ICudaEngine.get_tensor_profile_shape",
+        "ICudaEngine.create_execution_context",
+        "TensorIOMode.INPUT",
+        "DataType.name",
+        "IExecutionContext.set_input_shape",
+        "IExecutionContext.set_tensor_address",
+        "IExecutionContext.execute_async_v3",
+        "IExecutionContext.profiler",
+        "IProfiler.report_layer_time",
     ):
         assert use in seen
 
@@ -62,6 +75,11 @@ MUTATIONS = [
     ("STRONGLY_TYPED", "EXPLICIT_BATCH", "11.4.0, rtx"),
     ("create_builder_config()", "platform_has_fast_fp16", "11.4.0, rtx"),
     ("parser.num_errors", "parser.set_builder_config", "10.13.3"),
+    ("execute_async_v3", "execute_async_v2", "10.13.3, 10.16.1, 11.4.0, rtx"),
+    ("engine.create_runtime_config()", "engine.has_implicit_batch_dimension", "11.4.0, rtx"),
+    ("engine.is_shape_inference_io", "engine.get_aliased_input_tensor", "10.13.3"),
+    ("context.profiler", "context.is_stream_capturable", "10.13.3, 10.16.1, 11.4.0"),
+    ("self._stream.cuda_stream)", "self._stream.cuda_stream, 1)", "these arguments"),
     ("trt.MemoryPoolType.WORKSPACE, workspace_bytes", "workspace_bytes", "arguments in 10.13.3"),
     ("def step_complete(self, phase_name: str, step: int)", "def step_complete(self)", "arguments"),
 ]

@@ -2,7 +2,7 @@
 
 The source is never run. Types are followed from where they are certain: `trt`, the module; what
 its classes make; what their methods give, by the signatures in `tables.json`; and parameters
-annotated `Any` and attributes of self, whose names stand in `OBJECTS`.
+annotated `Any`, attributes and functions of the package whose names stand in the tables below.
 """
 
 from __future__ import annotations
@@ -34,8 +34,16 @@ OBJECTS = {
     "inspector": "EngineInspector",
     "runtime_config": "IRuntimeConfig",
 }
+# The same for attributes of other objects, and for what functions of the package give.
+ATTRIBUTES = {"trt": "record", "engine": "ICudaEngine", "logger": "ILogger"}
+FUNCTIONS = {
+    "new_context": "IExecutionContext",
+    "_context": "IExecutionContext",
+    "layer_profiler": "IProfiler",
+    "build_monitor": "IProgressMonitor",
+}
 # Parameters annotated `Any` that are no objects of TensorRT.
-OTHERS = {"stream", "event", "graph", "torch", "nvml"}
+OTHERS = {"nvml", "end_event"}
 # pybind11 names a C++ class here that Python has under another name.
 _PYTHON_NAMES = {"IParserError": "ParserError"}
 _MODULE, _RECORD = "module", "record"
@@ -195,7 +203,8 @@ class _Reader:
     def _type_of_attribute(self, node: ast.Attribute, types: Types) -> str | None:
         if isinstance(node.value, ast.Name) and node.value.id == "self":
             return types.get(f"self.{node.attr}") or OBJECTS.get(node.attr.lstrip("_"))
-        return self._member(self.type_of(node.value, types), node.attr)
+        owner = self.type_of(node.value, types)
+        return self._member(owner, node.attr) if owner else ATTRIBUTES.get(node.attr)
 
     def _member(self, owner: str | None, name: str) -> str | None:
         if owner == _RECORD:
@@ -210,7 +219,7 @@ class _Reader:
         is_value = owner != of and not name.startswith("_")
         return of if is_value and _result(of, name) is None else f"{of}.{name}"
 
-    def _type_of_call(self, node: ast.Call, types: Types) -> str | None:
+    def _type_of_call(self, node: ast.Call, types: Types) -> str | None:  # noqa: PLR0911
         arguments = [self.type_of(argument, types) for argument in node.args]
         for keyword in node.keywords:
             self.type_of(keyword.value, types)
@@ -219,6 +228,8 @@ class _Reader:
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 return self._member(arguments[0], name.value)
             return (arguments[0] or "").removeprefix("type ") or None
+        if isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
+            return FUNCTIONS[node.func.id]
         called = self.type_of(node.func, types)
         if called is None:
             return None
