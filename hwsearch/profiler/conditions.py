@@ -10,15 +10,19 @@ from pathlib import Path
 
 import psutil
 
-from hwsearch.records import Conditions
+from hwsearch.records import Conditions, Target
+from hwsearch.runtime.gpus import gpu_state, is_on_gpu
 from hwsearch.runtime.hardware import cpu_name, physical_cores
 
-_PACKAGES = ("hwsearch", "torch", "onnx", "onnxruntime", "openvino", "numpy")
+_PACKAGES = (
+    *("hwsearch", "torch", "onnx", "onnxruntime", "openvino", "numpy"),
+    *("tensorrt", "tensorrt_rtx_cu12_bindings"),
+)
 _GOVERNOR_FILE = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
-def capture_conditions() -> Conditions:
-    """The conditions right now.
+def capture_conditions(target: Target | None = None) -> Conditions:
+    """The conditions right now; of the GPU too, where `target` is on one.
 
     `cores` are the physical cores that this process may use, `load_average` is of one minute.
     What the machine does not tell is None; packages that are not installed are left out.
@@ -31,6 +35,7 @@ def capture_conditions() -> Conditions:
         governor=_governor(),
         clock_mhz=_clock_mhz(),
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        gpu=gpu_state(target.device) if target and is_on_gpu(target) else None,
     )
 
 

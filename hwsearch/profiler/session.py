@@ -19,7 +19,7 @@ from hwsearch.profiler.findings import Origin, judge_group
 from hwsearch.profiler.pair import Clock, Host, LocalHost, OpenRunner, Pair, Subject, open_pair
 from hwsearch.profiler.remote import Worker
 from hwsearch.profiler.rounds import GroupTimes, RoundState, run_rounds
-from hwsearch.profiler.settings import SessionSettings
+from hwsearch.profiler.settings import SessionSettings, settings_for
 from hwsearch.profiler.supervisor import Nursery
 from hwsearch.profiler.timer import wander
 from hwsearch.progress import Advance, Progress, SilentProgress
@@ -107,6 +107,7 @@ def measure(
         ProfileError: the reference can't be run, or no workers can be had.
         DeviceError: this system has no worker processes.
     """
+    settings = settings_for(target, settings)
     with ExitStack() as stack:
         if open_runner is not None:
             new_host: Callable[[], Host] = functools.partial(LocalHost, open_runner)
@@ -155,7 +156,7 @@ def _measure(
     with ExitStack() as stack, progress.task("Timing subnets", len(subjects)) as advance:
         reference_pair = _open_reference(session, reference, stack)
         for group in groups:
-            conditions = capture_conditions()
+            conditions = capture_conditions(session.origin.target)
             times = _time_group(
                 session, group, reference=reference, reference_pair=reference_pair, advance=advance
             )
