@@ -59,7 +59,7 @@ def engine_of(target: Target, path: Path, *, trt: TensorRT) -> Path:
     digest = short_digest("\n".join(map(str, conditions)))
     engine = path.with_name(f"{path.stem}-{digest}.engine")
     if not engine.exists():
-        for outdated in path.parent.glob(f"{path.stem}-{'?' * len(digest)}.engine"):
+        for outdated in path.parent.glob(f"{path.stem}-{'?' * len(digest)}.engine*"):
             outdated.unlink()
         shapes = fixed_shapes(path, batch=target.batch)
         profiles = {name: (shape, shape, shape) for name, shape in shapes.items()}

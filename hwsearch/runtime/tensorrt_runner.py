@@ -6,6 +6,7 @@ GPU before a run is timed, and outputs stay there: latency is that of the engine
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from hwsearch.errors import DeviceError, UsageError
 from hwsearch.runtime.cuda_timing import (
     LEAST_S,
-    WARMUP_S,
+    Clock,
     RunTimes,
     exactly,
     time_alone,
@@ -56,7 +57,7 @@ class TensorRtRunner:
         self._memory_bytes = 0
         with self._memory_counted():
             loaded = load_engine(path, trt=trt)
-            self._context = _context(loaded)
+            self._context = _context(loaded, self._stream)
         self._loaded: Engine | None = loaded
         self.inputs = loaded.inputs
         self.outputs = loaded.outputs
@@ -97,7 +98,11 @@ class TensorRtRunner:
             return time_runs(self._enqueue, new_event=_new_event, done=done).gpu
 
     def time_alone(
-        self, inputs: Mapping[str, Array], *, warmup_s: float = WARMUP_S, least_s: float = LEAST_S
+        self,
+        inputs: Mapping[str, Array],
+        *,
+        least_s: float = LEAST_S,
+        clock: Clock = time.perf_counter,
     ) -> RunTimes:
         """Time as trtexec does by default: warm up, then at least ten runs and `least_s` seconds.
 
@@ -107,9 +112,7 @@ class TensorRtRunner:
         """
         self._prepare(inputs)
         with torch.cuda.stream(self._stream):
-            return time_alone(
-                self._enqueue, new_event=_new_event, warmup_s=warmup_s, least_s=least_s
-            )
+            return time_alone(self._enqueue, new_event=_new_event, least_s=least_s, clock=clock)
 
     def profile_layers(self, inputs: Mapping[str, Array], n: int) -> tuple[LayerTime, ...]:
         """Mean time of each layer over `n` runs, in the order of the engine.
@@ -123,7 +126,7 @@ class TensorRtRunner:
         exactly(n)
         self._prepare(inputs)
         loaded = require_open(self._loaded, self.path)
-        context = _context(loaded)  # a profiler can't be taken off again
+        context = _context(loaded, self._stream)  # a profiler can't be taken off again
         sums_ms: dict[str, float] = {}
         profiler = layer_profiler(loaded.trt.module, sums_ms)
         context.profiler = profiler
@@ -233,10 +236,14 @@ def _new_event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)
 
 
-def _context(loaded: Engine) -> Any:  # noqa: ANN401
+def _context(loaded: Engine, stream: torch.cuda.Stream) -> Any:  # noqa: ANN401
     context = new_context(loaded.trt.module, loaded.engine)
     if context is None:
         raise DeviceError(
             f"TensorRT can't make a context for {loaded.path}: the GPU may lack the memory."
         )
+    # Only an engine's first context begins with a profile.
+    if context.active_optimization_profile < 0:
+        context.set_optimization_profile_async(0, stream.cuda_stream)
+        stream.synchronize()
     return context

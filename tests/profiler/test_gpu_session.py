@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+import torch
 from fakes import Machine, make_subject
 
+from hwsearch.errors import DeviceError
 from hwsearch.profiler import conditions
+from hwsearch.profiler.remote import Worker
 from hwsearch.profiler.session import SessionSettings, measure
 from hwsearch.profiler.settings import settings_for
+from hwsearch.profiler.supervisor import Nursery
 from hwsearch.profiler.worker import Models
 from hwsearch.records import GpuState, Measurement, Target
 from hwsearch.runtime.runner import Array, Seconds
@@ -91,6 +96,28 @@ class Loaded:
 class LoadedOnGpu(Loaded):
     def __init__(self, path: Path) -> None:
         self.device_memory_bytes = int(path.stem)
+
+
+def test_a_worker_loads_tensorrt_after_it_was_forked(tmp_path: Path) -> None:
+    """The whole way to an engine, in a real process, up to the GPU that is not here."""
+    pytest.importorskip(
+        "tensorrt_rtx_bindings", reason='needs pip install "hwsearch[tensorrt-rtx]"'
+    )
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    target = GPU.model_copy(update={"runtime": "tensorrt-rtx"})
+    path = tmp_path / "encoder.onnx"
+    path.write_bytes(b"a model")
+    with Nursery.for_target(target) as nursery, Worker(nursery, deadline_s=120) as worker:
+        loaded = Path(f"/proc/{worker.process}/maps")
+        with pytest.raises(DeviceError, match=r"^cuda:0 can't be used: .+\.$"):
+            worker.open(path)
+        if loaded.exists():
+            assert "tensorrt_rtx" in loaded.read_text()
+            parent = psutil.Process(worker.process).parent()
+            libraries = Path(f"/proc/{parent.pid}/maps").read_text()
+            assert "libtorch" not in libraries
+            assert "tensorrt" not in libraries
 
 
 def test_memory_is_that_of_the_gpu_where_the_models_are() -> None:

@@ -135,19 +135,9 @@ def test_latencies_are_those_of_the_gpu(
     assert machine.flying == 0
 
 
-def test_alone_an_engine_is_timed_as_long_as_trtexec_does(
-    runner: TensorRtRunner, machine: Machine, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("time.perf_counter", machine.clock)
+def test_alone_an_engine_is_timed_as_long_as_trtexec_does(runner: TensorRtRunner, machine: Machine):
     machine.run_s = 0.5
-    # `time_alone` took its clock when it was defined: the machine's is handed on.
-    import hwsearch.runtime.tensorrt_runner as module
-
-    original = module.time_alone
-    monkeypatch.setattr(
-        module, "time_alone", lambda *a, **k: original(*a, **k, clock=machine.clock)
-    )
-    found = runner.time_alone(tensors())
+    found = runner.time_alone(tensors(), clock=machine.clock)
     assert found.gpu.size in (10, 11)
     assert summarise_runs(found).median_ms == pytest.approx(500)
 

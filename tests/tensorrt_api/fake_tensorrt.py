@@ -77,6 +77,7 @@ def _engine(real: Any, machine: Machine) -> Any:
         return [real.Dims([n if n > 0 else free for n in shape]) for free in (1, 2, MOST)]
 
     engine.get_tensor_profile_shape.side_effect = limits
+    contexts: list[_Context] = []
     runtime_config = create_autospec(real.IRuntimeConfig, instance=True)
     engine.create_runtime_config.side_effect = lambda: runtime_config
 
@@ -85,7 +86,8 @@ def _engine(real: Any, machine: Machine) -> Any:
         strategies = getattr(real, "DynamicShapesKernelSpecializationStrategy", None)
         if strategies:
             assert config.dynamic_shapes_kernel_specialization_strategy == strategies.EAGER
-        return _Context(real, machine).spec
+        contexts.append(_Context(real, machine, is_first=not contexts))
+        return contexts[-1].spec
 
     engine.create_execution_context.side_effect = create
     return engine
@@ -94,7 +96,7 @@ def _engine(real: Any, machine: Machine) -> Any:
 class _Context:
     """Behaviour behind an autospec of IExecutionContext."""
 
-    def __init__(self, real: Any, machine: Machine) -> None:
+    def __init__(self, real: Any, machine: Machine, *, is_first: bool) -> None:
         self._real, self._machine = real, machine
         self._rows: int | None = None
         self._addresses: dict[str, int] = {}
@@ -103,7 +105,13 @@ class _Context:
         self.spec.get_tensor_shape.side_effect = lambda name: real.Dims(self._shape(name))
         self.spec.set_tensor_address.side_effect = self._set_address
         self.spec.execute_async_v3.side_effect = self._execute
+        self.spec.set_optimization_profile_async.side_effect = self._choose
+        self.spec.active_optimization_profile = 0 if is_first else -1
         self.spec.profiler = None
+
+    def _choose(self, profile_index: int, stream_handle: int) -> bool:
+        self.spec.active_optimization_profile = profile_index
+        return stream_handle == self._machine.streams[-1]
 
     def _set_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         if not TENSORS[name][0]:
@@ -125,6 +133,7 @@ class _Context:
     def _execute(self, stream_handle: int) -> bool:
         if stream_handle != self._machine.streams[-1]:
             return False
+        assert self.spec.active_optimization_profile == 0, "no profile was chosen"
         self._machine.launch(self._compute)
         return True
 

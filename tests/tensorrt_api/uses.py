@@ -8,16 +8,10 @@ annotated `Any`, attributes and functions of the package whose names stand in th
 from __future__ import annotations
 
 import ast
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-_FILE = json.loads(Path(__file__).with_name("tables.json").read_text())
-VERSIONS: list[str] = _FILE["versions"]
-CLASSES: dict[str, dict[str, Any]] = _FILE["classes"]
+from tables import Use, result_class
 
 # What a parameter annotated `Any`, or an attribute of self, holds when it has this name.
 OBJECTS = {
@@ -36,105 +30,30 @@ OBJECTS = {
 }
 # The same for attributes of other objects, and for what functions of the package give.
 ATTRIBUTES = {"trt": "record", "engine": "ICudaEngine", "logger": "ILogger"}
-FUNCTIONS = {
+FUNCTIONS: dict[str, str | tuple[str, ...]] = {
     "new_context": "IExecutionContext",
     "_context": "IExecutionContext",
     "layer_profiler": "IProfiler",
     "build_monitor": "IProgressMonitor",
+    "new_builder": "Builder",
+    "parsed": ("INetworkDefinition", "OnnxParser"),
 }
-# Parameters annotated `Any` that are no objects of TensorRT.
-OTHERS = {"nvml", "end_event"}
-# pybind11 names a C++ class here that Python has under another name.
-_PYTHON_NAMES = {"IParserError": "ParserError"}
+# Parameters and functions annotated `Any` that are no objects of TensorRT.
+OTHERS = {"nvml", "end_event", "_locked", "_process_logger"}
 _MODULE, _RECORD = "module", "record"
 
 Types = dict[str, str]
-
-
-@dataclass(frozen=True, order=True)
-class Use:
-    """A member of a class that the source uses; `member` is empty for the class itself.
-
-    `call` is the number of positional arguments and the names of the others; None if it is not
-    called.
-    """
-
-    owner: str
-    member: str
-    call: tuple[int, tuple[str, ...]] | None = None
-
-    def __str__(self) -> str:
-        return f"{self.owner}.{self.member}" if self.member else self.owner
 
 
 def find_uses(source: str) -> set[Use]:
     """All uses in a module's source.
 
     Raises:
-        ValueError: a parameter annotated `Any` stands neither in `OBJECTS` nor in `OTHERS`.
+        ValueError: a parameter or a function annotated `Any` stands in none of these tables.
     """
     reader = _Reader()
     reader.read(ast.parse(source), {})
     return reader.uses
-
-
-def faults(uses: set[Use], guarded: Mapping[str, str]) -> list[str]:
-    """A sentence for each use that a version does not offer, unless `guarded` names it."""
-    return [fault for use in sorted(uses, key=str) if (fault := _fault(use, guarded))]
-
-
-def _fault(use: Use, guarded: Mapping[str, str]) -> str | None:
-    if str(use) in guarded or use.owner in guarded:
-        return None
-    lacking = [version for version in VERSIONS if _what(use, version) is None]
-    if lacking:
-        return f"{use} is not in {', '.join(lacking)}"
-    if use.call is not None:
-        refusing = [v for v in VERSIONS if not _accepts(_what(use, v) or "", *use.call)]
-        if refusing:
-            return f"{use} does not take these arguments in {', '.join(refusing)}"
-    return None
-
-
-def _what(use: Use, version: str) -> str | None:
-    """What a version's table says of a use; None if it has no such thing."""
-    members = CLASSES.get(use.owner, {})
-    if use.member:
-        return _of(members.get(use.member), version)
-    present = any(_of(what, version) is not None for what in members.values())
-    return "" if present else None
-
-
-def _of(what: Any, version: str) -> str | None:
-    return what[VERSIONS.index(version)] if isinstance(what, list) else what
-
-
-def _accepts(signature: str, positional: int, named: tuple[str, ...]) -> bool:
-    """Whether an overload takes so many arguments; what has no signature takes anything."""
-    return not signature or any(
-        _overload_accepts(re.match(r"\((.*)\) -> ", overload), positional, named)
-        for overload in signature.split(" | ")
-    )
-
-
-def _overload_accepts(found: re.Match[str] | None, positional: int, named: tuple[str, ...]) -> bool:
-    if found is None:
-        return True
-    parts = re.findall(r"(\w+): [^,\[]*(?:\[.*?\]+)?[^,]*", found[1])
-    optional = {part for part in parts if re.search(rf"\b{part}: [^,]*=", found[1])}
-    left = parts[positional:]
-    return (
-        positional <= len(parts) and set(named) <= set(left) and set(left) - optional <= set(named)
-    )
-
-
-def _result(owner: str, member: str) -> str | None:
-    """The class of what a method gives; None if it is no class of TensorRT's."""
-    what = CLASSES.get(owner, {}).get(member)
-    signature = next((text for text in what if text), "") if isinstance(what, list) else what
-    found = re.search(r"-> (\w+)", signature or "")
-    name = _PYTHON_NAMES.get(found[1], found[1]) if found else ""
-    return name if name in CLASSES else None
 
 
 class _Reader:
@@ -212,12 +131,17 @@ class _Reader:
         if owner == _MODULE:
             self._note(Use(name, ""))
             return f"type {name}"
-        if owner is None or owner.startswith("list ") or "." in owner or name.startswith("__"):
+        if (
+            owner is None
+            or owner.startswith(("list ", "tuple "))
+            or "." in owner
+            or name.startswith("__")
+        ):
             return None
         of = owner.removeprefix("type ")
         self._note(Use(of, name))
         is_value = owner != of and not name.startswith("_")
-        return of if is_value and _result(of, name) is None else f"{of}.{name}"
+        return of if is_value and result_class(of, name) is None else f"{of}.{name}"
 
     def _type_of_call(self, node: ast.Call, types: Types) -> str | None:  # noqa: PLR0911
         arguments = [self.type_of(argument, types) for argument in node.args]
@@ -229,7 +153,8 @@ class _Reader:
                 return self._member(arguments[0], name.value)
             return (arguments[0] or "").removeprefix("type ") or None
         if isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
-            return FUNCTIONS[node.func.id]
+            given = FUNCTIONS[node.func.id]
+            return given if isinstance(given, str) else f"tuple {' '.join(given)}"
         called = self.type_of(node.func, types)
         if called is None:
             return None
@@ -243,7 +168,7 @@ class _Reader:
         if not member:
             return None
         self._note(Use(owner, member, None if starred else call))
-        return _result(owner, member)
+        return result_class(owner, member)
 
     def _type_of_comprehension(self, node: Any, types: Types) -> str | None:
         inner = dict(types)
@@ -261,6 +186,9 @@ class _Reader:
 
     def _read_function(self, node: Any, types: Types) -> None:
         inner = dict(types)
+        returns = ast.unparse(node.returns) if getattr(node, "returns", None) else ""
+        if re.search(r"\bAny\b", returns) and node.name not in {*FUNCTIONS, *OTHERS}:
+            raise ValueError(f"say in FUNCTIONS or OTHERS what the function {node.name!r} gives")
         arguments = node.args
         for default in [*arguments.defaults, *filter(None, arguments.kw_defaults)]:
             self.type_of(default, types)
@@ -293,8 +221,11 @@ class _Reader:
             if found:
                 types[target.id] = found
         elif isinstance(target, ast.Tuple):
-            for part in target.elts:
-                self._bind(part, None, types)
+            parts = (found or "").removeprefix("tuple ").split()
+            if not (found or "").startswith("tuple ") or len(parts) != len(target.elts):
+                parts = ["None"] * len(target.elts)
+            for part, of in zip(target.elts, parts, strict=True):
+                self._bind(part, None if of == "None" else of, types)
         else:
             self.type_of(target, types)
 
