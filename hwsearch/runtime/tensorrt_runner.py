@@ -6,10 +6,10 @@ GPU before a run is timed, and outputs stay there: latency is that of the engine
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -102,7 +102,7 @@ class TensorRtRunner:
         inputs: Mapping[str, Array],
         *,
         least_s: float = LEAST_S,
-        clock: Clock = time.perf_counter,
+        clock: Clock = perf_counter,
     ) -> RunTimes:
         """Time as trtexec does by default: warm up, then at least ten runs and `least_s` seconds.
 
