@@ -288,6 +288,8 @@ def _describe(report: SessionReport) -> str:
         for count, word in ((report.failed, "failed"), (report.drifted, "marked"))
         if count
     ]
+    if report.throttled_by:
+        faults.append(f"the GPU's clocks held down by {' and '.join(report.throttled_by)}")
     return ", ".join([f"{rounds} rounds, {width}drift {drift:.0f} %", *faults])
 
 

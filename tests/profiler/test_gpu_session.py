@@ -13,7 +13,7 @@ from fakes import Machine, make_subject
 from hwsearch.errors import DeviceError
 from hwsearch.profiler import conditions
 from hwsearch.profiler.remote import Worker
-from hwsearch.profiler.session import SessionSettings, measure
+from hwsearch.profiler.session import SessionReport, SessionSettings, measure
 from hwsearch.profiler.settings import settings_for
 from hwsearch.profiler.supervisor import Nursery
 from hwsearch.profiler.worker import Models
@@ -41,13 +41,24 @@ def test_a_gpu_gets_longer_turns_and_time_to_build() -> None:
 
 def measured(
     target: Target, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[Measurement], Machine]:
-    state = GpuState(
-        driver="580", sm_clock_mhz=1, max_sm_clock_mhz=2, memory_clock_mhz=3, temperature_c=40
-    )
-    monkeypatch.setattr(conditions, "gpu_state", {"cuda:0": state}.__getitem__)
+) -> tuple[SessionReport, list[Measurement], Machine]:
+    """A session on a GPU that runs ever hotter; what a look finds depends on how busy it was."""
     machine, found = Machine(cold_s=0.001), []
-    measure(
+
+    def state(device: str) -> GpuState:
+        assert device == "cuda:0"
+        busy = len(machine.turns) > 0
+        return GpuState(
+            driver="580",
+            sm_clock_mhz=2000 - len(machine.turns) if busy else 300,
+            max_sm_clock_mhz=2000,
+            memory_clock_mhz=6000,
+            temperature_c=40,
+            throttled_by=("heat",) if len(machine.turns) > 600 else (),
+        )
+
+    monkeypatch.setattr(conditions, "gpu_state", state)
+    report = measure(
         [make_subject(folder, number, encoder_s=0.002, decoder_s=0.001) for number in range(3)],
         reference=make_subject(folder, 9, encoder_s=0.001, decoder_s=0.001),
         target=target,
@@ -58,26 +69,37 @@ def measured(
         open_runner=machine.open,
         clock=machine.clock,
     )
-    return found, machine
+    return report, found, machine
 
 
 def test_runs_on_a_gpu_are_interleaved_like_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, machine = measured(GPU, tmp_path, monkeypatch)
+    _, found, machine = measured(GPU, tmp_path, monkeypatch)
     assert [m.encoder_ms for m in found] == pytest.approx(3 * [2.0])
-    assert [m.conditions.gpu.driver for m in found] == 3 * ["580"]
     longest = max(n for _, n in machine.turns)
     assert longest > 20, "a turn of a GPU has more calls than one of a CPU"
     # As many as fit into the slice, by the time of a run after another model's.
     assert found[0].encoder.n == 3 * int(SETTINGS.slice_s / 0.003)
 
 
+def test_a_gpu_is_looked_at_while_it_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, found, machine = measured(GPU, tmp_path, monkeypatch)
+    first, last = found[0].conditions.gpu, found[-1].conditions.gpu
+    assert first.driver == "580"
+    assert 300 < last.sm_clock_mhz < first.sm_clock_mhz < 2000
+    assert len(machine.turns) > 600
+    assert last.throttled_by == report.throttled_by == ("heat",)
+
+
 def test_nothing_is_asked_of_a_gpu_for_a_target_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, machine = measured(CPU, tmp_path, monkeypatch)
+    report, found, machine = measured(CPU, tmp_path, monkeypatch)
     assert {m.conditions.gpu for m in found} == {None}
+    assert report.throttled_by == ()
     assert max(n for _, n in machine.turns) == SETTINGS.max_calls + 1
 
 
