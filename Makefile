@@ -1,4 +1,4 @@
-# make venv | test | lint | demo | clean        PYTHON=python3.12 and such can be given to each.
+# make venv | bindings | test | lint | demo | clean        PYTHON=python3.12 and such can be given to each.
 
 PYTHON ?= python3
 EXTRAS ?= dev,train,openvino,tensorrt-rtx
@@ -8,7 +8,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv test lint demo clean
+.PHONY: venv bindings test lint demo clean
 
 venv: $(STAMP)
 
@@ -22,7 +22,12 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
 
-test: lint
+# The Python bindings of TensorRTs that can't be installed without a GPU: tests read them. Without a
+# network these tests are skipped, and say so.
+bindings: venv
+	-$(BIN)/python tests/tensorrt_api/bindings.py
+
+test: lint bindings
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 lint: venv

@@ -251,8 +251,22 @@ class Drift(Record):
     anchor_ms: Milliseconds
 
 
+class GpuState(Record):
+    """The state of a GPU at one moment; `throttled_by` is what holds its clocks down."""
+
+    driver: str
+    sm_clock_mhz: int
+    max_sm_clock_mhz: int
+    memory_clock_mhz: int
+    temperature_c: int
+    throttled_by: tuple[str, ...] = ()
+
+
 class Conditions(Record):
-    """The state of the machine and the versions of the software during a session."""
+    """The state of the machine and the versions of the software during a session.
+
+    `gpu` is None for targets on a CPU, and where NVIDIA's management library is not installed.
+    """
 
     timestamp: str
     versions: dict[str, str]
@@ -261,6 +275,7 @@ class Conditions(Record):
     governor: str | None = None
     clock_mhz: float | None = None
     load_average: float | None = None
+    gpu: GpuState | None = None
 
 
 class Measurement(Record):
@@ -272,7 +287,7 @@ class Measurement(Record):
     `low_ms` and `high_ms` are the 95 % interval of the corrected latency of both parts together,
     None in older profiles. `drifted` marks a measurement whose corrected latency is not to be
     trusted. `memory_bytes` is the peak resident memory that loading and running both models took
-    in a process of their own, beyond what that process had before.
+    in a process of their own, beyond what that process had before; on a GPU, the GPU's memory.
     """
 
     schema_version: Literal[1] = 1

@@ -10,7 +10,18 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hwsearch.cli import demo, devices, export, fit, predict, profile, report, scenes, search
+from hwsearch.cli import (
+    demo,
+    devices,
+    doctor,
+    export,
+    fit,
+    predict,
+    profile,
+    report,
+    scenes,
+    search,
+)
 from hwsearch.cli.supernet import app as supernet_app
 from hwsearch.errors import HwsearchError
 
@@ -46,6 +57,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("devices")(devices.devices)
+app.command("doctor")(doctor.doctor)
 app.command("scenes")(scenes.scenes)
 app.add_typer(supernet_app, name="supernet")
 app.command("profile")(profile.profile)

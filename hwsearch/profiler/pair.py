@@ -165,7 +165,7 @@ def _part(
     return Part(
         runner=runner,
         inputs=inputs,
-        untimed=int(seconds < settings.settle_s),
+        untimed=settings.settle_calls if seconds < settings.settle_s else 0,
         timed=max(1, min(fitting, settings.max_calls)),
     )
 

@@ -13,6 +13,10 @@ worker of that one runs the user's main script again, with all that it imports; 
 nursery ends workers that hang when the session is killed. (A worker that waits ends by itself: the
 session alone holds the other end of its pipe.)
 
+CUDA does not survive a fork. On a GPU that is no matter: the nursery never loads what could use it,
+and is no fork of the session either, but a program of its own. A worker loads torch and TensorRT
+after it was forked, and gets a CUDA context of its own.
+
 Timing is not disturbed: a turn of calls is timed wholly inside the worker, and only the latencies
 come back. A worker that waits is blocked in a read and its runtime's threads sleep.
 """

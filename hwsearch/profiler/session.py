@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hwsearch.errors import ProfileError
-from hwsearch.profiler.conditions import capture_conditions
+from hwsearch.profiler.conditions import GpuWatch, capture_conditions
 from hwsearch.profiler.failures import NurseryError, reason
 from hwsearch.profiler.findings import Origin, judge_group
 from hwsearch.profiler.pair import Clock, Host, LocalHost, OpenRunner, Pair, Subject, open_pair
 from hwsearch.profiler.remote import Worker
 from hwsearch.profiler.rounds import GroupTimes, RoundState, run_rounds
-from hwsearch.profiler.settings import SessionSettings
+from hwsearch.profiler.settings import SessionSettings, settings_for
 from hwsearch.profiler.supervisor import Nursery
 from hwsearch.profiler.timer import wander
 from hwsearch.progress import Advance, Progress, SilentProgress
@@ -42,6 +42,7 @@ class SessionReport:
         half_width: the widest relative half-width of a corrected latency; None without any.
         reference_ms: the reference's median in each group.
         wander: how far it went apart in each group, as a share (see `timer.wander`).
+        throttled_by: what held a GPU's clocks down meanwhile.
     """
 
     session_id: str
@@ -53,6 +54,7 @@ class SessionReport:
     half_width: float | None
     reference_ms: tuple[float, ...]
     wander: tuple[float, ...]
+    throttled_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def measure(
         ProfileError: the reference can't be run, or no workers can be had.
         DeviceError: this system has no worker processes.
     """
+    settings = settings_for(target, settings)
     with ExitStack() as stack:
         if open_runner is not None:
             new_host: Callable[[], Host] = functools.partial(LocalHost, open_runner)
@@ -152,19 +155,27 @@ def _measure(
     ]
     found: list[GroupTimes] = []
     measured: list[Measurement] = []
+    throttled_by: set[str] = set()
     with ExitStack() as stack, progress.task("Timing subnets", len(subjects)) as advance:
         reference_pair = _open_reference(session, reference, stack)
         for group in groups:
-            conditions = capture_conditions()
+            conditions, watch = capture_conditions(), GpuWatch(session.origin.target)
             times = _time_group(
-                session, group, reference=reference, reference_pair=reference_pair, advance=advance
+                session,
+                group,
+                reference=reference,
+                reference_pair=reference_pair,
+                advance=advance,
+                watch=watch,
             )
             found.append(times)
+            gpu = watch.worst()
+            throttled_by |= set(gpu.throttled_by if gpu else ())
             anchor_ms, measurements = judge_group(
                 group,
                 times,
                 origin=session.origin,
-                conditions=conditions,
+                conditions=conditions.model_copy(update={"gpu": gpu}),
                 anchor_ms=anchor_ms,
                 settings=session.settings,
                 rng=session.rng,
@@ -184,6 +195,7 @@ def _measure(
         half_width=max((_half_width(m) for m in measured if m.error is None), default=None),
         reference_ms=tuple(float(np.median(ms)) for ms in reference_ms),
         wander=tuple(wander(ms) for ms in reference_ms),
+        throttled_by=tuple(sorted(throttled_by)),
     )
 
 
@@ -212,6 +224,7 @@ def _time_group(
     reference: Subject,
     reference_pair: Pair,
     advance: Advance,
+    watch: GpuWatch,
 ) -> GroupTimes:
     pairs: dict[int, Pair] = {}
     failures: dict[int, Exception] = {}
@@ -219,6 +232,7 @@ def _time_group(
 
     def show(state: RoundState) -> None:
         advance(0, note=str(state))
+        watch.look()
 
     with ExitStack() as stack:
         for number, subject in enumerate(group):

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hwsearch.errors import UsageError
+from hwsearch.records import Target
+
+# A GPU's runs are short and its clock rises while it works, so that a turn has more of them.
+# Opening a model includes the build of its engine.
+_GPU_CALLS = 100
+_GPU_SETTLE_CALLS = 10
+_GPU_DEADLINE_S = 3600.0
 
 _POSITIVE = ("relative_half_width", "budget_s", "max_half_width", "max_drift", "deadline_s")
 
@@ -28,8 +35,9 @@ class SessionSettings:
             between two of its turns: then it is doubtful that all models slow down alike.
         slice_s: seconds of timed calls that a short model gets in each round.
         max_calls: most timed calls a model gets in each round.
-        settle_s: a model that takes less gets one untimed call first in each round, which brings
-            back the caches that the models before it took.
+        settle_s: a model that takes less gets `settle_calls` untimed calls first in each round,
+            which bring back the caches that the models before it took.
+        settle_calls: see `settle_s`.
         deadline_s: seconds after which opening a model, or a turn, is taken to hang.
         seed: of the groups, the order in each round and the bootstrap.
     """
@@ -45,6 +53,7 @@ class SessionSettings:
     slice_s: float = 0.05
     max_calls: int = 5
     settle_s: float = 0.25
+    settle_calls: int = 1
     deadline_s: float = 300.0
     seed: int = 0
 
@@ -54,9 +63,21 @@ class SessionSettings:
                 f"min_rounds {self.min_rounds} and max_rounds {self.max_rounds} don't go together: "
                 "take 2 ≤ min_rounds ≤ max_rounds."
             )
-        for name in ("group_size", "max_calls"):
+        for name in ("group_size", "max_calls", "settle_calls"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: take at least 1.")
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}: take more than 0.")
+
+
+def settings_for(target: Target, settings: SessionSettings) -> SessionSettings:
+    """`settings` on a target: a GPU gets turns of more calls, and time to build engines."""
+    if not target.device.startswith("cuda"):
+        return settings
+    return replace(
+        settings,
+        max_calls=max(settings.max_calls, _GPU_CALLS),
+        settle_calls=max(settings.settle_calls, _GPU_SETTLE_CALLS),
+        deadline_s=max(settings.deadline_s, _GPU_DEADLINE_S),
+    )

@@ -16,7 +16,7 @@ from typing import Any
 
 from hwsearch.errors import HwsearchError
 from hwsearch.profiler.failures import reason
-from hwsearch.runtime.runner import Array, Runner
+from hwsearch.runtime.runner import Array, DeviceMemory, Runner
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
@@ -76,7 +76,13 @@ class Models:
         self._runners[number].__exit__(None, None, None)
 
     def memory_bytes(self) -> int:
-        """How far the resident memory of this process rose, at its peak, since it began."""
+        """How far the resident memory of this process rose, at its peak, since it began.
+
+        Where the models are on a GPU, the memory that they took there.
+        """
+        on_gpu = [r.device_memory_bytes for r in self._runners if isinstance(r, DeviceMemory)]
+        if on_gpu:
+            return sum(on_gpu)
         return _peak_memory() - self._memory_before
 
     def _latest(self, number: int, inputs: dict[str, Array] | None) -> dict[str, Array]:

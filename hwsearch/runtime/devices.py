@@ -5,22 +5,27 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
-from typing import get_args
+from collections.abc import Sequence
+from typing import TypeVar, get_args
 
 from hwsearch.errors import DeviceError, UsageError
 from hwsearch.records import Precision, Record, Runtime, Target
-from hwsearch.runtime.hardware import cpu_name, gpu_names, logical_cores, physical_cores
+from hwsearch.runtime.gpus import find_gpu, find_gpus, gpu_index
+from hwsearch.runtime.hardware import cpu_name, logical_cores, physical_cores
+from hwsearch.runtime.tensorrt import Flavour, load_tensorrt
 
 _CPU_RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino", "torch")
-_CUDA_RUNTIMES: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
+_CUDA_RUNTIMES: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
 _PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16"),
     "torch": ("fp32",),
-    "tensorrt": ("fp32", "fp16", "int8"),
-    "tensorrt-rtx": ("fp32", "fp16", "int8"),
+    "tensorrt": ("fp32",),
+    "tensorrt-rtx": ("fp32",),
 }
-_NO_GPU_TIMING = "Timing TensorRT engines is not part of this version yet."
+
+
+_R = TypeVar("_R", bound=Runtime)
 
 
 class DeviceReport(Record):
@@ -36,7 +41,7 @@ class DeviceReport(Record):
 
 def list_devices() -> tuple[DeviceReport, ...]:
     """Every device and runtime that hwsearch knows, those that work here first."""
-    reports = [*map(_report_cpu, _CPU_RUNTIMES), *map(_report_cuda, _CUDA_RUNTIMES)]
+    reports = [*map(_report_cpu, _CPU_RUNTIMES), *_reports_cuda()]
     return tuple(sorted(reports, key=lambda report: not report.available))
 
 
@@ -52,23 +57,22 @@ def resolve_target(
 
     Args:
         device: `cpu`, `cuda` (the first GPU) or `cuda:N`.
-        runtime: without it, `onnxruntime` on the CPU.
+        runtime: without it, `onnxruntime` on the CPU; on a GPU `tensorrt`, or else `tensorrt-rtx`.
         precision: what the runtime computes in.
-        threads: without it, the physical cores that this process may use.
+        threads: without it, the physical cores that this process may use. A GPU has none.
         batch: images a run.
 
     Raises:
         UsageError: a word or a number that is not allowed; the message names what is.
         DeviceError: the device or the runtime can't be used here; the message says why.
     """
+    if batch < 1:
+        raise UsageError(f"A batch of {batch} images can't be run: take 1 or more.")
     if re.fullmatch(r"cuda(:\d+)?", device):
-        _check_runtime(device, runtime or "tensorrt", _CUDA_RUNTIMES)
-        raise DeviceError(_cuda_fault(int(device.partition(":")[2] or 0)))
+        return _resolve_cuda(device, runtime, precision, threads, batch)
     if device != "cpu":
         raise UsageError(f"There is no device {device!r}: take cpu, cuda or cuda:N.")
     chosen = _check_runtime(device, runtime or "onnxruntime", _CPU_RUNTIMES)
-    if batch < 1:
-        raise UsageError(f"A batch of {batch} images can't be run: take 1 or more.")
     if threads is not None and not 1 <= threads <= logical_cores():
         raise UsageError(
             f"{threads} threads can't be used: this process may use 1 to {logical_cores()}."
@@ -87,7 +91,25 @@ def resolve_target(
     )
 
 
-def _check_runtime(device: str, runtime: str, allowed: tuple[Runtime, ...]) -> Runtime:
+def _resolve_cuda(
+    device: str, runtime: str | None, precision: str, threads: int | None, batch: int
+) -> Target:
+    if threads not in (None, 1):
+        raise UsageError(f"{threads} threads can't be used on {device}: they are for the CPU.")
+    wanted = _check_runtime(device, runtime, _CUDA_RUNTIMES) if runtime else None
+    gpu = find_gpu(device)
+    trt = load_tensorrt(prefer=wanted)
+    return Target(
+        device=f"cuda:{gpu_index(device)}",
+        device_name=gpu.name,
+        runtime=trt.flavour,
+        runtime_version=trt.version,
+        precision=_check_precision(trt.flavour, precision),
+        batch=batch,
+    )
+
+
+def _check_runtime(device: str, runtime: str, allowed: tuple[_R, ...]) -> _R:
     for known in allowed:
         if known == runtime:
             return known
@@ -131,14 +153,27 @@ def _report_cpu(runtime: Runtime) -> DeviceReport:
     )
 
 
-def _report_cuda(runtime: Runtime) -> DeviceReport:
+def _reports_cuda() -> list[DeviceReport]:
     try:
-        name = gpu_names()[0]
-    except DeviceError:
-        name = "NVIDIA GPU"
-    return DeviceReport(
-        device="cuda", device_name=name, runtime=runtime, available=False, reason=_cuda_fault(0)
-    )
+        names = {f"cuda:{index}": gpu.name for index, gpu in enumerate(find_gpus())}
+        fault = None
+    except DeviceError as error:
+        names, fault = {"cuda": "NVIDIA GPU"}, str(error)
+    reports = []
+    for device, name in names.items():
+        for runtime in _CUDA_RUNTIMES:
+            reason = fault or _tensorrt_fault(runtime)
+            reports.append(
+                DeviceReport(
+                    device=device,
+                    device_name=name,
+                    runtime=runtime,
+                    available=reason is None,
+                    reason=reason,
+                    precisions=() if reason else _PRECISIONS[runtime],
+                )
+            )
+    return reports
 
 
 def _cpu_fault(runtime: Runtime) -> str | None:
@@ -148,16 +183,13 @@ def _cpu_fault(runtime: Runtime) -> str | None:
     return f"{runtime} is not installed: pip install {package}."
 
 
-def _cuda_fault(index: int) -> str:
-    """Why nothing can be timed on GPU `index`."""
+def _tensorrt_fault(flavour: Flavour) -> str | None:
     try:
-        names = gpu_names()
+        load_tensorrt(prefer=flavour)
     except DeviceError as error:
         return str(error)
-    if index >= len(names):
-        return f"There is no cuda:{index}: the driver shows {len(names)} GPU(s), from cuda:0 on."
-    return f"{names[index]} is here, but it can't be timed: {_NO_GPU_TIMING}"
+    return None
 
 
-def _either(words: tuple[str, ...]) -> str:
+def _either(words: Sequence[str]) -> str:
     return " or ".join(words)

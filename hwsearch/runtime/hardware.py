@@ -1,4 +1,4 @@
-"""What this machine has: its CPU's name, the cores this process may use, its NVIDIA GPUs."""
+"""What this machine has: its CPU's name, and the cores that this process may use."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import platform
 from pathlib import Path
 
 import psutil
-
-from hwsearch.errors import DeviceError
 
 _CPU_FILES = Path("/sys/devices/system/cpu")
 _QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
@@ -41,35 +39,6 @@ def physical_cores() -> int:
     if None in places:
         return min(psutil.cpu_count(logical=False) or 1, logical_cores())
     return min(len(places), logical_cores())
-
-
-def gpu_names() -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs, in the driver's order.
-
-    Raises:
-        DeviceError: there is no way to see one; the message says what is missing.
-    """
-    try:
-        import pynvml
-    except ImportError:
-        raise DeviceError(
-            "NVIDIA GPUs can't be looked for without nvidia-ml-py: pip install nvidia-ml-py."
-        ) from None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        raise DeviceError("There is no NVIDIA driver on this machine.") from None
-    try:
-        count = pynvml.nvmlDeviceGetCount()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-        names = tuple(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
-    except pynvml.NVMLError as error:
-        raise DeviceError(f"The NVIDIA driver does not answer: {error}.") from None
-    finally:
-        pynvml.nvmlShutdown()
-    if not names:
-        raise DeviceError("There is an NVIDIA driver on this machine, but no GPU.")
-    return names
 
 
 def _name_from_proc() -> str | None:

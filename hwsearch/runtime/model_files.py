@@ -18,7 +18,8 @@ def model_suffix(target: Target) -> str:
 def reads_plain_onnx(target: Target) -> bool:
     """Whether the target runs the very files that a bundle holds: ONNX in fp32.
 
-    OpenVINO's bf16 and TensorRT's precisions are chosen where the file is opened or built.
+    OpenVINO's bf16 is chosen where the file is opened, and an engine has the precision of the file
+    that it is built from.
     """
     converted = target.runtime == "onnxruntime" and target.precision != "fp32"
     return target.runtime != "torch" and not converted

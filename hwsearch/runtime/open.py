@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hwsearch.errors import DeviceError
 from hwsearch.records import Target
 from hwsearch.runtime.runner import Runner
 
@@ -13,8 +12,8 @@ def open_runner(target: Target, path: Path) -> Runner:
     """Open on `target` what `runtime.model_files` wrote for it.
 
     Raises:
-        DeviceError: the runtime can't run files in this version, is not installed, or can't load
-            this file.
+        DeviceError: the runtime is not installed, or can't load this file.
+        ExportError: TensorRT can't build an engine from it.
     """
     if target.runtime == "onnxruntime":
         from hwsearch.runtime.onnxruntime import OnnxRuntimeRunner
@@ -28,7 +27,6 @@ def open_runner(target: Target, path: Path) -> Runner:
         from hwsearch.runtime.torch_program import open_program
 
         return open_program(path, threads=target.threads)
-    raise DeviceError(
-        f"Runtime {target.runtime} can't run files in this version: take onnxruntime, openvino or "
-        "torch."
-    )
+    from hwsearch.runtime.tensorrt_open import open_on_gpu
+
+    return open_on_gpu(target, path)

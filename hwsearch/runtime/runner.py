@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Runner(Protocol):
         """Run the model `n` times, each run waiting for the one before.
 
         Returns:
-            Wall-clock latencies in seconds, shape (n,), float64.
+            Latencies in seconds, shape (n,), float64: by the wall clock, on a GPU by its own.
 
         Raises:
             UsageError: as `infer`, or `n` is less than 1.
@@ -72,6 +72,16 @@ class Runner(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class DeviceMemory(Protocol):
+    """A runner whose model is in the memory of another device than the CPU."""
+
+    @property
+    def device_memory_bytes(self) -> int:
+        """How much of it the model takes."""
+        ...
 
 
 def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> None:

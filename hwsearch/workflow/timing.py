@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from hwsearch.profiler.supervisor import Nursery
 from hwsearch.profiles import Profile, ProfileStore, ReferenceAnchor
 from hwsearch.progress import Progress
 from hwsearch.records import Measurement, SubnetConfig, Target
+from hwsearch.runtime.gpus import is_on_gpu
 from hwsearch.runtime.model_files import export_decoder_for, export_encoder_for, model_suffix
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.scratch import scratch_folder
@@ -100,9 +101,9 @@ class Stopwatch:
         Raises:
             ProfileError: they, or the reference, can't be run.
         """
-        with self._exported([self.reference]) as (reference,):
+        with self._exported([self.reference]) as (reference,), _to_open(subject, self) as files:
             for _ in range(ATTEMPTS):
-                (measurement,) = self.time([subject], reference=reference)
+                (measurement,) = self.time([files], reference=reference)
                 if steady(measurement):
                     break
         self._report([measurement])
@@ -140,7 +141,17 @@ class Stopwatch:
         return space.largest.model_copy(update={"resolution": space.resolutions[0]})
 
     def _exported(self, configs: Sequence[SubnetConfig]) -> AbstractContextManager[list[Subject]]:
-        return exported(self.supernet, configs, self.store.target, self.progress)
+        kept = {self.reference: self._reference_folder} if is_on_gpu(self.store.target) else {}
+        return exported(self.supernet, configs, self.store.target, self.progress, kept=kept)
+
+    @property
+    def _reference_folder(self) -> Path:
+        """Where the reference's engine stays, on a GPU.
+
+        The same model can become engines of different speed. All latencies are held against the
+        reference's, so that it has to be the same engine in all groups and sessions.
+        """
+        return self.store.folder / "engines" / self.supernet.id
 
     def _session(
         self,
@@ -191,6 +202,30 @@ class Stopwatch:
             )
 
 
+@contextmanager
+def _to_open(subject: Subject, stopwatch: Stopwatch) -> Iterator[Subject]:
+    """The files of a subject that its target opens.
+
+    On a GPU, these are the engines beside the ONNX files. Where there are none, they are built in a
+    temporary folder, since a bundle holds nothing that its manifest does not name.
+    """
+    if not is_on_gpu(stopwatch.store.target):
+        yield subject
+        return
+    with scratch_folder() as folder:
+        files = [_engine_or_link(path, folder) for path in (subject.encoder, subject.decoder)]
+        yield replace(subject, encoder=files[0], decoder=files[1])
+
+
+def _engine_or_link(path: Path, folder: Path) -> Path:
+    engine = path.with_suffix(".engine")
+    if engine.exists():
+        return engine
+    for part in path.parent.glob(f"{path.name}*"):  # and the weights beside it
+        (folder / part.name).symlink_to(part.absolute())
+    return folder / path.name
+
+
 def steady(measurement: Measurement | None) -> bool:
     """Whether a measurement is there, and not marked."""
     return measurement is not None and not measurement.drifted
@@ -198,15 +233,26 @@ def steady(measurement: Measurement | None) -> bool:
 
 @contextmanager
 def exported(
-    supernet: Supernet, configs: Sequence[SubnetConfig], target: Target, progress: Progress
+    supernet: Supernet,
+    configs: Sequence[SubnetConfig],
+    target: Target,
+    progress: Progress,
+    *,
+    kept: Mapping[SubnetConfig, Path] | None = None,
 ) -> Iterator[list[Subject]]:
-    """Subnets' files for a target in a temporary folder, one decoder for each resolution."""
+    """Subnets' files for a target in a temporary folder, one decoder for each resolution.
+
+    Those of the subnets in `kept` are written into folders that stay.
+    """
+    kept = kept or {}
     with scratch_folder() as folder:
         subjects: dict[SubnetConfig, Subject] = {}
         with progress.task("exporting", len(configs)) as advance:
             for config in configs:
                 if config not in subjects:
-                    subjects[config] = export_subject(supernet, config, target, folder)
+                    place = kept.get(config, folder)
+                    place.mkdir(parents=True, exist_ok=True)
+                    subjects[config] = export_subject(supernet, config, target, place)
                 advance(1, config.id)
         yield [subjects[config] for config in configs]
 
@@ -242,6 +288,8 @@ def _describe(report: SessionReport) -> str:
         for count, word in ((report.failed, "failed"), (report.drifted, "marked"))
         if count
     ]
+    if report.throttled_by:
+        faults.append(f"the GPU's clocks held down by {' and '.join(report.throttled_by)}")
     return ", ".join([f"{rounds} rounds, {width}drift {drift:.0f} %", *faults])
 
 

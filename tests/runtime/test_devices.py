@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from hwsearch.errors import DeviceError, UsageError
-from hwsearch.runtime import devices, hardware
+from hwsearch.runtime import devices, gpus, hardware, tensorrt
 from hwsearch.runtime.devices import list_devices, resolve_target
-from hwsearch.runtime.open import open_runner
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 
@@ -21,11 +21,37 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "cpu_name", lambda: "Test CPU 9000")
     monkeypatch.setattr(devices, "physical_cores", lambda: 4)
     monkeypatch.setattr(devices, "logical_cores", lambda: 8)
-    monkeypatch.setattr(devices, "gpu_names", no_driver)
+    gpus.find_gpus.cache_clear()
+    monkeypatch.setattr(gpus, "_has_driver", lambda: False)
 
 
-def no_driver() -> tuple[str, ...]:
-    raise DeviceError("There is no NVIDIA driver on this machine.")
+def has_gpus(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """The machine has these GPUs, in CUDA's order."""
+    found = tuple(
+        gpus.Gpu(
+            name=name,
+            uuid=f"0000-{number}",
+            compute_capability="8.9",
+            memory_bytes=1 << 34,
+            cuda="13.0",
+        )
+        for number, name in enumerate(names)
+    )
+    for module in (devices, gpus):
+        monkeypatch.setattr(module, "find_gpus", lambda: found)
+
+
+def has_tensorrt(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
+    """TensorRTs are installed, by the names of their modules."""
+
+    def import_module(name: str) -> ModuleType:
+        if name not in versions:
+            raise ImportError(name)
+        module = ModuleType(name)
+        module.__dict__["__version__"] = versions[name]
+        return module
+
+    monkeypatch.setattr(tensorrt.importlib, "import_module", import_module)
 
 
 def test_cpu_means_onnxruntime_on_the_physical_cores() -> None:
@@ -89,19 +115,78 @@ def test_words_that_are_not_allowed(words: dict[str, str], sentence: str) -> Non
 
 
 def test_cuda_without_a_driver() -> None:
-    with pytest.raises(DeviceError, match="no NVIDIA driver"):
+    """The command that lists and the one that profiles say the same."""
+    sentence = "There is no NVIDIA driver on this machine."
+    reports = [report for report in list_devices() if report.device == "cuda"]
+    assert [report.runtime for report in reports] == ["tensorrt", "tensorrt-rtx"]
+    assert {report.reason for report in reports} == {sentence}
+    for runtime in (None, "tensorrt", "tensorrt-rtx"):
+        with pytest.raises(DeviceError, match=f"^{sentence}$"):
+            resolve_target(device="cuda", runtime=runtime)
+
+
+def test_a_gpu_with_tensorrt_is_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_gpus(monkeypatch, "NVIDIA L4", "NVIDIA T4")
+    has_tensorrt(monkeypatch, tensorrt="10.16.1.11", tensorrt_rtx_bindings="1.7.1.116")
+    listed = [
+        (report.device, report.device_name, report.runtime)
+        for report in list_devices()
+        if report.available and report.device != "cpu"
+    ]
+    assert listed == [
+        ("cuda:0", "NVIDIA L4", "tensorrt"),
+        ("cuda:0", "NVIDIA L4", "tensorrt-rtx"),
+        ("cuda:1", "NVIDIA T4", "tensorrt"),
+        ("cuda:1", "NVIDIA T4", "tensorrt-rtx"),
+    ]
+    target = resolve_target(device="cuda", batch=2)
+    assert target.name == "cuda0-nvidia-l4-tensorrt-fp32-t1-b2"
+    assert target.runtime_version == "10.16.1.11"
+    other = resolve_target(device="cuda:1", runtime="tensorrt-rtx")
+    assert (other.device, other.device_name) == ("cuda:1", "NVIDIA T4")
+    assert (other.runtime, other.runtime_version) == ("tensorrt-rtx", "1.7.1.116")
+    # What a study stored is asked for again in these words.
+    assert resolve_target(device="cuda:1", runtime="tensorrt-rtx", threads=1) == other
+
+
+def test_tensorrt_rtx_stands_in_where_it_alone_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_gpus(monkeypatch, "NVIDIA L4")
+    has_tensorrt(monkeypatch, tensorrt_rtx_bindings="1.7.1.116")
+    assert resolve_target(device="cuda").runtime == "tensorrt-rtx"
+    with pytest.raises(DeviceError, match=r"^tensorrt is not installed here: pip install"):
+        resolve_target(device="cuda", runtime="tensorrt")
+
+
+def test_a_gpu_without_tensorrt_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_gpus(monkeypatch, "NVIDIA L4")
+    has_tensorrt(monkeypatch)
+    reasons = [report.reason for report in list_devices() if report.device == "cuda:0"]
+    assert [re.search(r"\[(.*)\]", reason or "")[1] for reason in reasons] == [
+        "tensorrt",
+        "tensorrt-rtx",
+    ]
+    with pytest.raises(DeviceError, match=r"tensorrt or tensorrt-rtx is not installed here"):
         resolve_target(device="cuda")
 
 
-def test_cuda_with_a_gpu_says_what_this_version_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "gpu_names", lambda: ("NVIDIA L4", "NVIDIA T4"))
-    with pytest.raises(DeviceError, match=r"NVIDIA T4.*not part of this version yet"):
-        resolve_target(device="cuda:1")
-    with pytest.raises(DeviceError, match="no cuda:2"):
-        resolve_target(device="cuda:2")
-    report = next(report for report in list_devices() if report.device == "cuda")
-    assert report.device_name == "NVIDIA L4"
-    assert not report.available
+@pytest.mark.parametrize(
+    ("words", "error", "sentence"),
+    [
+        ({"device": "cuda:2"}, DeviceError, r"no cuda:2: this machine has 2 GPU\(s\)"),
+        ({"threads": 4}, UsageError, "4 threads can't be used on cuda"),
+        ({"batch": 0}, UsageError, "batch of 0"),
+        ({"precision": "fp31"}, UsageError, "there is no such precision"),
+    ],
+)
+def test_what_a_gpu_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, words: dict[str, str], error: type[Exception], sentence: str
+) -> None:
+    has_gpus(monkeypatch, "NVIDIA L4", "NVIDIA T4")
+    has_tensorrt(monkeypatch, tensorrt="10.16.1.11")
+    with pytest.raises(error, match=sentence):
+        resolve_target(**{"device": "cuda", **words})
 
 
 @pytest.mark.skipif(not HAS_OPENVINO, reason="the openvino extra is not installed")
@@ -138,12 +223,6 @@ def test_reports_say_what_works_or_why_not() -> None:
         assert report.available == (report.reason is None) == bool(report.precisions)
 
 
-def test_a_target_without_a_runner_is_refused(tmp_path: Path) -> None:
-    target = resolve_target(device="cpu").model_copy(update={"runtime": "tensorrt"})
-    with pytest.raises(DeviceError, match="tensorrt can't run files"):
-        open_runner(target, tmp_path / "model.onnx")
-
-
 def fake_cpus(folder: Path, places: list[tuple[int, int]]) -> Path:
     for cpu, (package, core) in enumerate(places):
         topology = folder / f"cpu{cpu}" / "topology"
@@ -176,45 +255,6 @@ def test_cores_that_the_process_may_use(
     monkeypatch.setattr(hardware, "_QUOTA_FILE", tmp_path / "cpu.max")
     monkeypatch.setattr(hardware, "_affinity", lambda: affinity)
     assert (hardware.physical_cores(), hardware.logical_cores()) == cores
-
-
-class FakeNvml:
-    """NVIDIA's management library, as far as it is asked."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, *, driver: bool, names: list[str]) -> None:
-        self._driver, self._names = driver, names
-        self.nvmlDeviceGetCount: Callable[[], int] = lambda: len(names)
-        self.nvmlDeviceGetHandleByIndex: Callable[[int], int] = lambda index: index
-        self.nvmlDeviceGetName: Callable[[int], str] = lambda handle: names[handle]
-        self.nvmlShutdown: Callable[[], None] = lambda: None
-
-    def nvmlInit(self) -> None:  # noqa: N802 - the library's own name
-        if not self._driver:
-            raise self.NVMLError
-
-
-def test_gpus_are_named_in_the_drivers_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(driver=True, names=["L4", "T4"]))
-    assert hardware.gpu_names() == ("L4", "T4")
-
-
-@pytest.mark.parametrize(
-    ("nvml", "sentence"),
-    [
-        (FakeNvml(driver=False, names=[]), "no NVIDIA driver"),
-        (FakeNvml(driver=True, names=[]), "but no GPU"),
-        (None, "pip install nvidia-ml-py"),
-    ],
-)
-def test_no_gpus_have_a_reason(
-    monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml | None, sentence: str
-) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    with pytest.raises(DeviceError, match=sentence):
-        hardware.gpu_names()
 
 
 def test_the_cpus_name_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
