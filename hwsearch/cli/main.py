@@ -12,15 +12,9 @@ from typer.core import TyperGroup
 
 from hwsearch.cli import demo, devices, export, fit, predict, profile, report, scenes, search
 from hwsearch.cli.supernet import app as supernet_app
-from hwsearch.errors import HwsearchError
+from hwsearch.errors import HwsearchError, StoppedError
 
 TRACEBACK_VARIABLE = "HWSEARCH_TRACEBACK"
-
-
-class StoppedError(HwsearchError):
-    """The user pressed Ctrl-C."""
-
-    exit_code = 130
 
 
 class Commands(TyperGroup):
