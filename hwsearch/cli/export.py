@@ -84,7 +84,7 @@ def export(
     [bold]Example:[/bold] hwsearch export --study vit_b-coco-900ms --format onnx --format tensorrt
     --precision fp16 --gpu-arch sm86 --gpu-arch sm89 --out bundle
     """
-    _check(study, subnet, supernet, formats=formats, precision=precision)
+    _check(formats, precision)
     if study and (data or framing):
         raise UsageError("A study knows its data and framing: leave --data and --framing out.")
     engines_only = {
@@ -117,7 +117,7 @@ def export(
     target_ms = None
     try:
         with RichProgress() as progress:
-            if study:
+            if study and not subnet:
                 result = load_study(place, study).result
                 target_ms = result.target_latency_ms
                 bundle = export_pick(
@@ -131,18 +131,22 @@ def export(
                     allow_stale=allow_stale,
                     progress=progress,
                 )
-            else:
-                source = supernet or "demo"
-                loaded = load_supernet(source)
+            elif subnet and supernet and not study:
+                loaded = load_supernet(supernet)
                 bundle = export_subnet(
                     loaded,
-                    named_subnet(loaded, subnet or "largest"),
+                    named_subnet(loaded, subnet),
                     out=out,
-                    framing=parse_framing(framing, load_manifest(source).framing),
+                    framing=parse_framing(framing, load_manifest(supernet).framing),
                     data=data,
                     precision=kind,
                     engines=engines,
                     progress=progress,
+                )
+            else:
+                raise UsageError(
+                    "Say which subnet to export: --study NAME, or --supernet DIR with --subnet "
+                    "largest, smallest or a file."
                 )
     except KeyboardInterrupt:
         raise StoppedError(f"Stopped; nothing was written to {out}.") from None
@@ -154,14 +158,7 @@ def export(
     )
 
 
-def _check(
-    study: str | None,
-    subnet: str | None,
-    supernet: str | None,
-    *,
-    formats: list[str],
-    precision: str,
-) -> None:
+def _check(formats: list[str], precision: str) -> None:
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise UsageError(f"There is no format {unknown[0]!r}: take {' or '.join(FORMATS)}.")
@@ -171,11 +168,6 @@ def _check(
     if precision not in precisions:
         raise UsageError(
             f"There is no precision {precision!r} for engines: take {', '.join(precisions)}."
-        )
-    if bool(study) == bool(subnet) or (subnet and not supernet):
-        raise UsageError(
-            "Say which subnet to export: --study NAME, or --supernet DIR with --subnet largest, "
-            "smallest or a file."
         )
 
 

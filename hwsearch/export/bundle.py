@@ -33,6 +33,7 @@ from hwsearch.export.parity import check_parity, preprocessing_of
 from hwsearch.export.pixels import Pixels
 from hwsearch.export.place import check_place, put_in_place, staging_folder
 from hwsearch.export.precision import PrecisionOptions, choose_precision
+from hwsearch.files import replace_file
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Accuracy, Measurement, SamGeometry, SubnetConfig
 from hwsearch.runtime.onnx_export import export_decoder, export_encoder
@@ -250,7 +251,8 @@ def _check_subnet(sam: Sam, subnet: SubnetConfig) -> None:
 
 def _write_weights(sam: Sam, path: Path) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in sam.state_dict().items()}
-    save_file(state, path)
+    with replace_file(path) as temporary:  # safetensors makes private files
+        save_file(state, temporary)
 
 
 def _versions() -> dict[str, str]:
