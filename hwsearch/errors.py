@@ -49,3 +49,9 @@ class InfeasibleError(HwsearchError):
     """No subnet meets the target; the message names the nearest one."""
 
     exit_code = 3
+
+
+class StoppedError(HwsearchError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130

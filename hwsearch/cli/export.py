@@ -3,31 +3,72 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from hwsearch.cli.options import JsonOption, StaleOption, WorkspaceOption, print_result
-from hwsearch.errors import UsageError
+from hwsearch.cli.options import (
+    FramingOption,
+    JsonOption,
+    StaleOption,
+    WorkspaceOption,
+    parse_bytes,
+    parse_framing,
+    print_result,
+)
+from hwsearch.errors import StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from hwsearch.export.manifest import BundleManifest, PrecisionPlan
 
 FORMATS = ("onnx", "tensorrt")
 
 
 def export(
     *,
-    study: Annotated[str, typer.Option(help="Name of a finished study.")],
     out: Annotated[Path, typer.Option(help="The bundle directory to write.")],
+    study: Annotated[str | None, typer.Option(help="Name of a finished study.")] = None,
     pick: Annotated[
         int | None,
         typer.Option(help="A subnet of the front, 0 the fastest; default: the study's pick."),
     ] = None,
+    subnet: Annotated[
+        str | None,
+        typer.Option(
+            help="Without a study: 'largest', 'smallest' or a JSON file of a SubnetConfig of "
+            "--supernet. The bundle then has neither accuracy nor latency."
+        ),
+    ] = None,
     formats: Annotated[
         list[str], typer.Option("--format", help="onnx (always written), tensorrt; repeat it.")
     ] = ["onnx"],  # noqa: B006 - typer copies it
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Of the engines, and of ONNX files that join the fp32 ones: fp32, fp16, bf16 or "
+            "int8. What fails against fp32 on your images is kept in a higher precision."
+        ),
+    ] = "fp32",
     gpu_arch: Annotated[
         list[str] | None,
         typer.Option(help="GPU to build for, such as sm89 (TensorRT-RTX); repeat it."),
     ] = None,
+    engine_workspace: Annotated[
+        str | None,
+        typer.Option(help="The most scratch memory that a layer may use, such as 2GiB."),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="File in which TensorRT's builds share what they measured; default: "
+            "timing.cache in --workspace. TensorRT-RTX has none."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="With --subnet: a data folder, or 'scenes', to hold the files against."),
+    ] = None,
+    framing: FramingOption = None,
     supernet: Annotated[
         str | None, typer.Option(help="The supernet; default: the one that the study names.")
     ] = None,
@@ -37,61 +78,142 @@ def export(
 ) -> None:
     """Export a chosen subnet as a bundle of ONNX files and TensorRT engines.
 
-    The files pass a parity gate against PyTorch, and the latency in the manifest is measured on
-    the very files that are shipped.
+    The files pass a parity gate against PyTorch. Of a study's pick, the latency in the manifest is
+    measured on the very files that are shipped.
 
     [bold]Example:[/bold] hwsearch export --study vit_b-coco-900ms --format onnx --format tensorrt
-    --gpu-arch sm89 --out bundle
+    --precision fp16 --gpu-arch sm86 --gpu-arch sm89 --out bundle
     """
-    unknown = sorted(set(formats) - set(FORMATS))
-    if unknown:
-        raise UsageError(f"There is no format {unknown[0]!r}: take {' or '.join(FORMATS)}.")
-    if gpu_arch and "tensorrt" not in formats:
-        raise UsageError("--gpu-arch is for engines: add --format tensorrt.")
+    _check(formats, precision)
+    if study and (data or framing):
+        raise UsageError("A study knows its data and framing: leave --data and --framing out.")
+    engines_only = {
+        "--gpu-arch": gpu_arch,
+        "--engine-workspace": engine_workspace,
+        "--timing-cache": timing_cache,
+    }
+    given = [name for name, value in engines_only.items() if value]
+    if given and "tensorrt" not in formats:
+        raise UsageError(f"{given[0]} is for engines: add --format tensorrt.")
 
     from hwsearch.cli.progress import RichProgress
     from hwsearch.export.engines import EngineOptions
-    from hwsearch.export.manifest import read_manifest
-    from hwsearch.supernet.store import load_supernet
-    from hwsearch.workflow.export import export_pick
+    from hwsearch.export.manifest import Precision, read_manifest
+    from hwsearch.supernet.store import load_manifest, load_supernet
+    from hwsearch.workflow.evaluate import named_subnet
+    from hwsearch.workflow.export import export_pick, export_subnet
     from hwsearch.workflow.search import load_study
     from hwsearch.workflow.workspace import Workspace
 
-    place = Workspace(workspace)
-    name = supernet or load_study(place, study).result.supernet
-    archs = tuple(arch.upper() for arch in gpu_arch or ())
-    with RichProgress() as progress:
-        bundle = export_pick(
-            load_supernet(name),
-            study,
-            workspace=place,
-            out=out,
-            pick=pick,
-            engines=EngineOptions(gpu_archs=archs) if "tensorrt" in formats else None,
-            allow_stale=allow_stale,
-            progress=progress,
+    engines = None
+    if "tensorrt" in formats:
+        engines = EngineOptions(
+            gpu_archs=tuple(dict.fromkeys(arch.upper() for arch in gpu_arch or ())),
+            workspace_bytes=parse_bytes(engine_workspace) if engine_workspace else None,
+            timing_cache=timing_cache or workspace / "timing.cache",
         )
+    kind = cast("Precision", precision)
+    place = Workspace(workspace)
+    target_ms = None
+    try:
+        with RichProgress() as progress:
+            if study and not subnet:
+                result = load_study(place, study).result
+                target_ms = result.target_latency_ms
+                bundle = export_pick(
+                    load_supernet(supernet or result.supernet),
+                    study,
+                    workspace=place,
+                    out=out,
+                    pick=pick,
+                    precision=kind,
+                    engines=engines,
+                    allow_stale=allow_stale,
+                    progress=progress,
+                )
+            elif subnet and supernet and not study:
+                loaded = load_supernet(supernet)
+                bundle = export_subnet(
+                    loaded,
+                    named_subnet(loaded, subnet),
+                    out=out,
+                    framing=parse_framing(framing, load_manifest(supernet).framing),
+                    data=data,
+                    precision=kind,
+                    engines=engines,
+                    progress=progress,
+                )
+            else:
+                raise UsageError(
+                    "Say which subnet to export: --study NAME, or --supernet DIR with --subnet "
+                    "largest, smallest or a file."
+                )
+    except KeyboardInterrupt:
+        raise StoppedError(f"Stopped; nothing was written to {out}.") from None
     manifest = read_manifest(bundle)
-    if manifest.latency is None or manifest.accuracy is None:
-        raise AssertionError("a sealed bundle of a study has its latency and accuracy")
-    latency_ms = manifest.latency.latency_ms()
-    target_ms = load_study(place, study).result.target_latency_ms
     print_result(
-        {
-            "bundle": str(bundle),
-            "subnet": manifest.subnet.model_dump(),
-            "latency_ms": latency_ms,
-            "target_latency_ms": target_ms,
-            "miou": manifest.accuracy.miou,
-            "parity": manifest.parity.model_dump(),
-            "files": {file: digest.bytes for file, digest in manifest.files.items()},
-        },
+        _as_json(bundle, manifest, target_ms),
         as_json=as_json,
-        lines=[
-            f"Wrote {bundle}: {', '.join(manifest.files)}.",
-            f"{latency_ms:.2f} ms measured on these files, {abs(latency_ms / target_ms - 1):.1%} "
-            f"{'over' if latency_ms > target_ms else 'under'} the target of {target_ms:g} ms.",
-            f"mIoU {manifest.accuracy.miou:.4f} ({manifest.accuracy.split}); parity with PyTorch: "
-            f"mask IoU {manifest.parity.mask_iou_mean:.4f}.",
-        ],
+        lines=_lines(bundle, manifest, target_ms),
+    )
+
+
+def _check(formats: list[str], precision: str) -> None:
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise UsageError(f"There is no format {unknown[0]!r}: take {' or '.join(FORMATS)}.")
+    from hwsearch.export.manifest import Precision
+
+    precisions = get_args(Precision)
+    if precision not in precisions:
+        raise UsageError(
+            f"There is no precision {precision!r} for engines: take {', '.join(precisions)}."
+        )
+
+
+def _as_json(bundle: Path, manifest: BundleManifest, target_ms: float | None) -> dict[str, Any]:
+    plan = manifest.precision
+    return {
+        "bundle": str(bundle),
+        "subnet": manifest.subnet.model_dump(),
+        "latency_ms": manifest.latency.latency_ms() if manifest.latency else None,
+        "target_latency_ms": target_ms,
+        "miou": manifest.accuracy.miou if manifest.accuracy else None,
+        "parity": manifest.parity.model_dump(),
+        "precision": plan.model_dump(mode="json") if plan else None,
+        "engines": [engine.model_dump(mode="json") for engine in manifest.engines],
+        "files": {file: digest.bytes for file, digest in manifest.files.items()},
+    }
+
+
+def _lines(bundle: Path, manifest: BundleManifest, target_ms: float | None) -> list[str]:
+    lines = [f"Wrote {bundle}: {', '.join(manifest.files)}."]
+    if manifest.latency and target_ms:
+        latency_ms = manifest.latency.latency_ms()
+        lines.append(
+            f"{latency_ms:.2f} ms measured on the fp32 files, {abs(latency_ms / target_ms - 1):.1%}"
+            f" {'over' if latency_ms > target_ms else 'under'} the target of {target_ms:g} ms."
+        )
+    parity = f"parity with PyTorch: mask IoU {manifest.parity.mask_iou_mean:.4f}."
+    accuracy = manifest.accuracy
+    lines.append(
+        f"mIoU {accuracy.miou:.4f} ({accuracy.split}); {parity}"
+        if accuracy
+        else f"Neither timed nor evaluated; {parity}"
+    )
+    if manifest.precision:
+        lines.append(_precision_line(manifest.precision))
+    if manifest.engines:
+        archs = ", ".join(manifest.engines[0].gpu_archs) or "this machine's GPU"
+        first = manifest.engines[0]
+        lines.append(f"Engines by {first.flavour} {first.version} for {archs}; they were not run.")
+    return lines
+
+
+def _precision_line(plan: PrecisionPlan) -> str:
+    return (
+        f"Asked for {plan.asked}: the encoder is {plan.encoder.step}, the decoder "
+        f"{plan.decoder.step}; mask IoU with fp32 {plan.parity.mask_iou_mean:.4f} on "
+        f"{plan.parity.images} images, least embedding cosine "
+        f"{plan.parity.embedding_cosine_min:.5f} ({plan.judge})."
     )

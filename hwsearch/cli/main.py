@@ -23,15 +23,9 @@ from hwsearch.cli import (
     search,
 )
 from hwsearch.cli.supernet import app as supernet_app
-from hwsearch.errors import HwsearchError
+from hwsearch.errors import HwsearchError, StoppedError
 
 TRACEBACK_VARIABLE = "HWSEARCH_TRACEBACK"
-
-
-class StoppedError(HwsearchError):
-    """The user pressed Ctrl-C."""
-
-    exit_code = 130
 
 
 class Commands(TyperGroup):

@@ -48,6 +48,7 @@ FramingOption = Annotated[
 ]
 
 _UNITS = {"": 1.0, "ms": 1.0, "s": 1000.0}
+_BYTES = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def parse_latency(text: str) -> float:
@@ -82,6 +83,21 @@ def parse_percent(text: str) -> float:
     if not 0 < percent < 100:
         raise UsageError(f"{text!r} is no error: give percent between 0 and 100, such as 2%.")
     return percent
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from `4GiB`, `512MiB` or a bare number of bytes.
+
+    Raises:
+        UsageError: it has another form, or is not positive.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(GiB|MiB|KiB|)\s*", text)
+    count = int(float(match.group(1)) * _BYTES[match.group(2)]) if match else 0
+    if count < 1:
+        raise UsageError(
+            f"{text!r} is no amount of memory: give it as 4GiB, 512MiB or a number of bytes."
+        )
+    return count
 
 
 def parse_list(text: str | None, kind: type[int] | type[float], name: str) -> tuple[Any, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from pydantic import JsonValue
 from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 
-from hwsearch.errors import ExportError, HwsearchError, UsageError
-from hwsearch.export.engines import EngineOptions, build_engines
+from hwsearch.errors import ExportError, UsageError
+from hwsearch.export.engines import EngineOptions, build_engines, ready
 from hwsearch.export.manifest import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -26,16 +25,20 @@ from hwsearch.export.manifest import (
     WEIGHTS_FILE,
     BundleManifest,
     Parity,
+    PrecisionPlan,
     Preprocessing,
     digest_file,
-    read_manifest,
 )
 from hwsearch.export.parity import check_parity, preprocessing_of
 from hwsearch.export.pixels import Pixels
+from hwsearch.export.place import check_place, put_in_place, staging_folder
+from hwsearch.export.precision import PrecisionOptions, choose_precision
+from hwsearch.files import replace_file
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Accuracy, Measurement, SamGeometry, SubnetConfig
 from hwsearch.runtime.onnx_export import export_decoder, export_encoder
-from hwsearch.runtime.tensorrt import EngineInfo
+from hwsearch.runtime.tensorrt_info import EngineInfo
+from hwsearch.runtime.tensorrt_operators import check_operators
 
 _VERSIONED = ("hwsearch", "torch", "onnx", "onnxruntime", "segment-anything")
 
@@ -53,6 +56,7 @@ class StagedBundle:
     subnet: SubnetConfig
     preprocessing: Preprocessing
     parity: Parity
+    precision: PrecisionPlan | None
     engines: tuple[EngineInfo, ...]
 
     @property
@@ -101,14 +105,15 @@ class StagedBundle:
             parity=self.parity,
             accuracy=accuracy,
             latency=latency,
+            precision=self.precision,
             engines=self.engines,
             versions=_versions(),
             provenance=dict(provenance or {}),
         )
         (self.folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
-        _check_place(self.out)
+        check_place(self.out)
         try:
-            _put_in_place(self.folder, self.out)
+            put_in_place(self.folder, self.out)
         except OSError as error:
             raise ExportError(f"{self.out} could not be written: {error.strerror}.") from None
         return self.out
@@ -122,6 +127,7 @@ def stage_bundle(
     geometry: SamGeometry,
     subnet: SubnetConfig,
     images: Sequence[Pixels] | None = None,
+    precision: PrecisionOptions | None = None,
     engines: EngineOptions | None = None,
     threads: int = 1,
     progress: Progress | None = None,
@@ -142,21 +148,24 @@ def stage_bundle(
         geometry: that of the full model.
         subnet: which subnet `sam` is.
         images: for the parity gate, H×W×3 uint8 RGB; without them, two that are drawn.
+        precision: of the engines; files in it join the bundle. None: fp32, as the ONNX files.
         engines: build TensorRT engines too.
-        threads: of ONNX Runtime in the parity gate.
+        threads: of ONNX Runtime in the parity gate and the precision gate.
         progress: is told of the steps.
 
     Raises:
         UsageError: `sam` is not the subnet, or something that is no bundle stands at `out`.
-        ExportError: the export failed, or the parity gate.
+        ExportError: the export failed, the parity gate did, TensorRT lacks an operator of a file
+            or can't build an engine, or nothing can be written beside `out`.
         DeviceError: engines are asked for and TensorRT is not here.
     """
     progress = progress or SilentProgress()
     _check_subnet(sam, subnet)
-    _check_place(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    folder.chmod(0o755)  # mkdtemp makes directories private
+    check_place(out)
+    if engines:
+        engines = ready(engines)
+    how = preprocessing_of(sam)
+    folder = staging_folder(out)
     try:
         with progress.task(f"Exporting subnet {subnet.id}", 4) as advance:
             name = f"{geometry.id}/{subnet.id}"
@@ -171,18 +180,30 @@ def stage_bundle(
                 sam, folder / ENCODER_FILE, folder / DECODER_FILE, images=images, threads=threads
             )
             advance(note="parity")
-        built = (
-            build_engines(folder, resolution=subnet.resolution, options=engines, progress=progress)
-            if engines
-            else ()
-        )
+        plan = None
+        if precision and precision.precision != "fp32":
+            plan = choose_precision(
+                folder, how=how, options=precision, threads=threads, progress=progress
+            )
+        for file in sorted(folder.glob("*.onnx")):
+            check_operators(file)
+        built: tuple[EngineInfo, ...] = ()
+        if engines:
+            built = build_engines(
+                folder,
+                resolution=subnet.resolution,
+                options=engines,
+                precision=plan,
+                progress=progress,
+            )
         yield StagedBundle(
             folder=folder,
             out=out,
             geometry=geometry,
             subnet=subnet,
-            preprocessing=preprocessing_of(sam),
+            preprocessing=how,
             parity=parity,
+            precision=plan,
             engines=built,
         )
     finally:
@@ -197,6 +218,7 @@ def write_bundle(
     subnet: SubnetConfig,
     accuracy: Accuracy | None = None,
     images: Sequence[Pixels] | None = None,
+    precision: PrecisionOptions | None = None,
     engines: EngineOptions | None = None,
     provenance: Mapping[str, JsonValue] | None = None,
     threads: int = 1,
@@ -209,6 +231,7 @@ def write_bundle(
         geometry=geometry,
         subnet=subnet,
         images=images,
+        precision=precision,
         engines=engines,
         threads=threads,
         progress=progress,
@@ -226,41 +249,10 @@ def _check_subnet(sam: Sam, subnet: SubnetConfig) -> None:
         )
 
 
-def _check_place(out: Path) -> None:
-    """Do nothing if `out` is free, an empty directory, or a bundle.
-
-    Raises:
-        UsageError: something else is there.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    try:
-        read_manifest(out)
-    except HwsearchError:
-        raise UsageError(
-            f"{out} is there already and is no bundle: name another place, or delete it yourself."
-        ) from None
-
-
-def _put_in_place(folder: Path, out: Path) -> None:
-    """Rename `folder` to `out`; what was there goes only once the new one stands."""
-    if not out.exists():
-        folder.replace(out)
-        return
-    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old.")) / out.name
-    out.replace(old)
-    try:
-        folder.replace(out)
-    except OSError:
-        old.replace(out)
-        raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
-
-
 def _write_weights(sam: Sam, path: Path) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in sam.state_dict().items()}
-    save_file(state, path)
+    with replace_file(path) as temporary:  # safetensors makes private files
+        save_file(state, temporary)
 
 
 def _versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, NonNegativeInt, PositiveFloat, PositiveIn
 
 from hwsearch.errors import ExportError, UsageError
 from hwsearch.records import Accuracy, Measurement, Record, SamGeometry, SubnetConfig
-from hwsearch.runtime.tensorrt import EngineInfo
+from hwsearch.runtime.tensorrt_info import EngineInfo
 
 MANIFEST_FILE = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
@@ -23,6 +23,7 @@ SUBNET_FILE = "subnet.json"
 # A manifest must not be able to name a file outside its bundle.
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Channels = tuple[Finite, Finite, Finite]
 
 
@@ -48,7 +49,7 @@ class Preprocessing(Record):
 
 
 class Parity(Record):
-    """How far the exported files are from the model in torch, eager and fp32.
+    """How far one form of a model is from another: of exported files, from torch in eager fp32.
 
     `embedding_cosine_min` is over all places of all image embeddings; mask IoUs compare the
     low-resolution masks of all mask tokens of all prompts.
@@ -63,8 +64,51 @@ class Parity(Record):
     prompts: PositiveInt
 
 
+class PrecisionAttempt(Record):
+    """One step of the ladder. `parity` is against fp32; None: it gave infinity or no numbers."""
+
+    step: str
+    parity: Parity | None
+    passed: bool
+
+
+class PartPrecision(Record):
+    """What one of the two files computes in.
+
+    `file` is the ONNX file that an engine is built from. `fp32_nodes` and `low_nodes` count its
+    nodes with fractional numbers, `int8_products` the matrix products in int8 among them.
+    """
+
+    file: PlainName
+    step: str
+    low_nodes: NonNegativeInt
+    fp32_nodes: NonNegativeInt
+    int8_products: NonNegativeInt
+    fp32_blocks: tuple[str, ...] = ()
+    attempts: tuple[PrecisionAttempt, ...]
+
+
+class PrecisionPlan(Record):
+    """How the precision that was asked for was reached, and who judged.
+
+    `parity` is that of both files together, image to mask, against the fp32 files. `images` says
+    whether it was judged on the user's images or on drawn ones.
+    """
+
+    asked: Precision
+    encoder: PartPrecision
+    decoder: PartPrecision
+    parity: Parity
+    embedding_cosine_limit: Finite
+    mask_iou_limit: Finite
+    iou_prediction_error_limit: Finite
+    judge: str
+    images: Literal["data", "drawn"]
+    calibration_images: NonNegativeInt
+
+
 class BundleManifest(Record):
-    """All that is known about a bundle. `latency` was measured on the bundle's own files."""
+    """All that is known about a bundle. `latency` was measured on the bundle's own fp32 files."""
 
     schema_version: Literal[1] = 1
     created: str
@@ -75,6 +119,7 @@ class BundleManifest(Record):
     parity: Parity
     accuracy: Accuracy | None = None
     latency: Measurement | None = None
+    precision: PrecisionPlan | None = None
     engines: tuple[EngineInfo, ...] = ()
     versions: dict[str, str]
     provenance: dict[str, JsonValue] = Field(default_factory=dict)

@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from segment_anything.modeling import Sam
 from torch import Tensor
 
 from hwsearch.errors import ExportError
+from hwsearch.export.compare import (
+    Outputs,
+    ParityLimits,
+    compare,
+    decode,
+    draw_prompts,
+    embed,
+    faults,
+    require_finite,
+)
 from hwsearch.export.manifest import Parity, Preprocessing
 from hwsearch.export.pixels import Floats, Pixels, check_image, preprocess
 from hwsearch.runtime.onnx_export import decimals
 from hwsearch.runtime.onnxruntime import OnnxRuntimeRunner
-from hwsearch.runtime.runner import Runner
-
-PROMPTS_OF_A_KIND = 4
-
-
-@dataclass(frozen=True)
-class ParityLimits:
-    """What an export has to reach. The defaults are for fp32 files.
-
-    fp32 exports of ViT-B reach a cosine of 1 − 1e-6 and mask IoUs of 1; a wrong weight or a wrong
-    permutation is orders of magnitude away.
-    """
-
-    embedding_cosine_min: float = 0.9999
-    mask_iou_mean: float = 0.99
-    iou_prediction_max_error: float = 0.005
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """One image through a model: embeddings 1×C×G×G, logits K×M×4G×4G, predicted IoUs K×M."""
-
-    embeddings: Floats
-    logits: Floats
-    ious: Floats
 
 
 def check_parity(
@@ -83,13 +66,13 @@ def check_parity(
         for image in images:
             check_image(image)
             frame = preprocess(image, how)
-            boxes, points = _draw_prompts(rng, how.resolution)
+            boxes, points = draw_prompts(rng, how.resolution)
             expected = _run_torch(sam, frame, boxes, points)
-            got = _run_exported(encoder, decoder, frame, boxes, points)
-            _require_finite(expected, "model's weights")
-            _require_finite(got, "exported files")
+            got = decode(decoder, embed(encoder, frame), boxes, points)
+            require_finite(expected, "model's weights")
+            require_finite(got, "exported files")
             pairs.append((expected, got))
-    parity = _compare(pairs, threshold=how.mask_threshold)
+    parity = compare(pairs, threshold=how.mask_threshold)
     _gate(parity, limits or ParityLimits())
     return parity
 
@@ -121,15 +104,8 @@ def drawn_images(count: int = 2, *, seed: int = 0) -> list[Pixels]:
     return images
 
 
-def _draw_prompts(rng: np.random.Generator, resolution: int) -> tuple[Floats, Floats]:
-    """K×4 boxes and K×1×2 points in the input frame, K of each kind."""
-    corners = np.sort(rng.uniform(0, resolution, (PROMPTS_OF_A_KIND, 2, 2)), axis=1)
-    points = rng.uniform(0, resolution, (PROMPTS_OF_A_KIND, 1, 2))
-    return corners.reshape(-1, 4).astype(np.float32), points.astype(np.float32)
-
-
 @torch.inference_mode()
-def _run_torch(sam: Sam, frame: Floats, boxes: Floats, points: Floats) -> _Outputs:
+def _run_torch(sam: Sam, frame: Floats, boxes: Floats, points: Floats) -> Outputs:
     embeddings = sam.image_encoder(torch.from_numpy(frame).to(sam.device))
     box = torch.from_numpy(boxes).to(sam.device)
     point = (
@@ -141,7 +117,7 @@ def _run_torch(sam: Sam, frame: Floats, boxes: Floats, points: Floats) -> _Outpu
         _decode_torch(sam, embeddings, boxes=None, points=point),
         _decode_torch(sam, embeddings, boxes=box, points=point),
     ]
-    return _Outputs(
+    return Outputs(
         embeddings=embeddings.cpu().numpy(),
         logits=torch.cat([logits for logits, _ in results]).cpu().numpy(),
         ious=torch.cat([ious for _, ious in results]).cpu().numpy(),
@@ -161,105 +137,10 @@ def _decode_torch(
     return logits, ious
 
 
-def _run_exported(
-    encoder: Runner, decoder: Runner, frame: Floats, boxes: Floats, points: Floats
-) -> _Outputs:
-    embeddings = encoder.infer({"image": frame})["image_embeddings"]
-    corners = boxes.reshape(-1, 2, 2)
-    padding = np.zeros_like(points)
-    prompts = [
-        (corners, (2, 3)),
-        (np.concatenate([points, padding], axis=1), (1, -1)),
-        (np.concatenate([points, corners], axis=1), (1, 2, 3)),
-    ]
-    results = [
-        decoder.infer(
-            {
-                "image_embeddings": embeddings,
-                "point_coords": coords,
-                "point_labels": np.tile(np.array(labels, np.float32), (len(coords), 1)),
-            }
-        )
-        for coords, labels in prompts
-    ]
-    return _Outputs(
-        embeddings=np.asarray(embeddings, np.float32),
-        logits=np.concatenate([result["low_res_masks"] for result in results]).astype(np.float32),
-        ious=np.concatenate([result["iou_predictions"] for result in results]).astype(np.float32),
-    )
-
-
-def _compare(pairs: Sequence[tuple[_Outputs, _Outputs]], *, threshold: float) -> Parity:
-    ious = np.concatenate(
-        [_mask_ious(want.logits > threshold, got.logits > threshold) for want, got in pairs]
-    )
-    return Parity(
-        embedding_cosine_min=min(
-            _cosines(want.embeddings, got.embeddings).min() for want, got in pairs
-        ),
-        embedding_max_abs_error=max(
-            _max_error(want.embeddings, got.embeddings) for want, got in pairs
-        ),
-        mask_iou_min=ious.min(),
-        mask_iou_mean=ious.mean(),
-        iou_prediction_max_error=max(_max_error(want.ious, got.ious) for want, got in pairs),
-        images=len(pairs),
-        prompts=sum(len(want.ious) for want, _ in pairs),
-    )
-
-
-def _cosines(want: Floats, got: Floats) -> NDArray[np.float64]:
-    """Cosine of the two C-vectors at each place of B×C×G×G embeddings."""
-    a, b = want.astype(np.float64), got.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosines: NDArray[np.float64] = (a * b).sum(axis=1) / np.maximum(norms, 1e-12)
-    return cosines
-
-
-def _mask_ious(want: NDArray[np.bool_], got: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """IoU of each pair of K×M masks; two empty masks agree."""
-    union = (want | got).sum(axis=(-2, -1))
-    overlap = (want & got).sum(axis=(-2, -1))
-    return np.where(union > 0, overlap / np.maximum(union, 1), 1.0).ravel()
-
-
-def _max_error(want: Floats, got: Floats) -> float:
-    return float(np.abs(want - got).max())
-
-
-def _require_finite(outputs: _Outputs, who: str) -> None:
-    arrays = (outputs.embeddings, outputs.logits, outputs.ious)
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise ExportError(
-            f"The {who} give infinite or undefined numbers, so the export can't be checked: "
-            "look at the weights, and for low precision at overflow."
-        )
-
-
 def _gate(parity: Parity, limits: ParityLimits) -> None:
-    faults = [
-        fault
-        for reached, fault in (
-            (
-                parity.embedding_cosine_min >= limits.embedding_cosine_min,
-                f"the embeddings' cosine falls to {parity.embedding_cosine_min:.6f} "
-                f"(at least {limits.embedding_cosine_min})",
-            ),
-            (
-                parity.mask_iou_mean >= limits.mask_iou_mean,
-                f"the masks overlap by {parity.mask_iou_mean:.4f} on average "
-                f"(at least {limits.mask_iou_mean})",
-            ),
-            (
-                parity.iou_prediction_max_error <= limits.iou_prediction_max_error,
-                f"the predicted IoUs differ by up to {parity.iou_prediction_max_error:.4f} "
-                f"(at most {limits.iou_prediction_max_error})",
-            ),
-        )
-        if not reached
-    ]
-    if faults:
+    found = faults(parity, limits)
+    if found:
         raise ExportError(
-            f"The exported files don't compute what the model computes: {'; '.join(faults)}. "
+            f"The exported files don't compute what the model computes: {'; '.join(found)}. "
             "They are not to be used; export again, and report it if it stays so."
         )

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnx import helper
 from segment_anything.modeling import Sam
 
 import hwsearch
@@ -53,7 +54,7 @@ def export_encoder(sam: Sam, path: Path, *, name: str = "sam") -> Path:
     Raises:
         ExportError: the encoder is not one that Segment Anything has, or can't be written.
     """
-    return _save(encoder_model(sam, name=name), path)
+    return save_model(encoder_model(sam, name=name), path)
 
 
 @torch.no_grad()
@@ -78,7 +79,7 @@ def export_decoder(sam: Sam, path: Path, *, name: str = "sam") -> Path:
     """
     graph = GraphWriter("mask_decoder")
     write_decoder(graph, sam)
-    return _save(graph.model(_metadata(sam, name=name, part="decoder")), path)
+    return save_model(graph.model(_metadata(sam, name=name, part="decoder")), path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -116,11 +117,23 @@ def decimals(values: torch.Tensor) -> tuple[float, ...]:
     return tuple(float(str(value)) for value in values.flatten().cpu().numpy())
 
 
-def _save(model: onnx.ModelProto, path: Path) -> Path:
-    """Write the file in one rename, and weights that are too large for it beside it."""
-    # float32 but for a few integers; the bytes themselves would be copied to be counted
-    weight_bytes = sum(4 * math.prod(weight.dims) for weight in model.graph.initializer)
-    large = weight_bytes > INLINE_WEIGHT_BYTES
+def is_large(model: onnx.ModelProto) -> bool:
+    """Whether the weights have to stand in a file of their own."""
+    # counted by their types: the bytes themselves would be copied to be counted
+    weight_bytes = sum(
+        math.prod(weight.dims) * helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
+        for weight in model.graph.initializer
+    )
+    return bool(weight_bytes > INLINE_WEIGHT_BYTES)
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> Path:
+    """Write a model in one rename, and weights that are too large for one file beside it.
+
+    Raises:
+        ExportError: it can't be written.
+    """
+    large = is_large(model)
     with staged(path) as file:
         onnx.save(
             model,

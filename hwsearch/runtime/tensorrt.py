@@ -11,25 +11,50 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
-from pydantic import PositiveInt
-
+import hwsearch
 from hwsearch.errors import DeviceError, ExportError, HwsearchError, UsageError
-from hwsearch.files import replace_file
+from hwsearch.files import replace_file, write_text
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Record
-from hwsearch.runtime.tensorrt_log import BuildLog, build_log, build_monitor
+from hwsearch.runtime.tensorrt_build import BuildOrder, build_plan, new_builder, parsed
+from hwsearch.runtime.tensorrt_info import (
+    EngineInfo,
+    Flavour,
+    Shape,
+    ShapeRange,
+    build_machine,
+    check_profiles,
+    onnx_sha256,
+    shape_range,
+    sidecar_path,
+)
+from hwsearch.runtime.tensorrt_log import build_log, build_monitor
 
-Flavour = Literal["tensorrt", "tensorrt-rtx"]
-Shape = tuple[int, ...]
+__all__ = [
+    "EngineInfo",
+    "Flavour",
+    "Shape",
+    "ShapeRange",
+    "TensorRT",
+    "build_engine",
+    "check_archs",
+    "check_profiles",
+    "load_tensorrt",
+    "onnx_sha256",
+    "parse_fault",
+]
 
 # The importable module of each flavour; the name of the extra that installs it is the flavour's.
 _MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
 _TENSORRT_FLOOR = (10, 13)
+_POLL_S = 0.05
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -39,29 +64,6 @@ class TensorRT:
     module: Any
     flavour: Flavour
     version: str
-
-
-class ShapeRange(Record):
-    """The shapes that an engine takes for one input, and the one it is made fastest for."""
-
-    min: tuple[PositiveInt, ...]
-    opt: tuple[PositiveInt, ...]
-    max: tuple[PositiveInt, ...]
-
-
-class EngineInfo(Record):
-    """What an engine file does not say about itself.
-
-    `gpu_archs` are the compute capabilities that it was built for (`SM89`); empty means the GPU
-    of the machine that built it.
-    """
-
-    file: str
-    flavour: Flavour
-    version: str
-    onnx_sha256: str
-    profiles: dict[str, ShapeRange]
-    gpu_archs: tuple[str, ...]
 
 
 def load_tensorrt(*, prefer: Flavour | None = None) -> TensorRT:
@@ -98,160 +100,101 @@ def build_engine(
     trt: TensorRT | None = None,
     gpu_archs: tuple[str, ...] = (),
     workspace_bytes: int | None = None,
+    timing_cache: Path | None = None,
     progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> EngineInfo:
-    """Build an engine from an ONNX file and write it.
+    """Build an engine from an ONNX file and write it, with a description beside it.
+
+    Ctrl-C stops the build; neither file is written then.
 
     Args:
         onnx_path: the model.
-        engine_path: the file to write, in one rename.
+        engine_path: the file to write, in one rename; `<engine_path>.json` holds what is returned.
         profiles: input name → smallest, optimal and largest shape. Every input with a free
             dimension needs one.
         trt: which TensorRT; without it, the one that `load_tensorrt` finds.
         gpu_archs: compute capabilities to build for, such as `("SM89",)`; TensorRT-RTX only.
             Empty means the GPU of this machine.
         workspace_bytes: the most scratch memory that a layer may use; without it, all there is.
+        timing_cache: a file with what earlier builds measured, which this one adds to; not for
+            TensorRT-RTX, which measures nothing.
         progress: is told of the builder's phases.
+        stop: ends the build when another thread sets it.
 
     Raises:
         UsageError: a profile or an architecture that this model or this TensorRT can't have.
-        ExportError: the ONNX file can't be parsed or built; the message holds TensorRT's own.
+        ExportError: the ONNX file can't be parsed or built; the message holds TensorRT's own. Or
+            the engine can't be written, or the build was stopped.
         DeviceError: TensorRT is not installed, or finds no GPU where it needs one.
     """
     trt = trt or load_tensorrt()
-    ranges = {name: _shape_range(name, shapes) for name, shapes in profiles.items()}
-    _check_archs(trt, gpu_archs)
-    if not onnx_path.is_file():
-        raise ExportError(f"There is no ONNX file {onnx_path}: export the subnet first.")
+    ranges = {name: shape_range(name, shapes) for name, shapes in profiles.items()}
+    check_archs(trt, gpu_archs)
+    _require_onnx(onnx_path)
+    order = BuildOrder(
+        onnx_path=onnx_path,
+        profiles=ranges,
+        gpu_archs=gpu_archs,
+        workspace_bytes=workspace_bytes,
+        timing_cache=timing_cache if trt.flavour == "tensorrt" else None,
+    )
+    stop = stop or threading.Event()
+    began = time.monotonic()
     with (progress or SilentProgress()).task(f"Building {engine_path.name}", 1) as advance:
-        monitor = build_monitor(trt.module, advance)
+        monitor = build_monitor(trt.module, advance, stop=stop)
         with build_log(trt.module) as log:
-            try:
-                plan = _build(
-                    trt.module,
-                    log=log,
-                    monitor=monitor,
-                    onnx_path=onnx_path,
-                    profiles=ranges,
-                    gpu_archs=gpu_archs,
-                    workspace_bytes=workspace_bytes,
-                )
-            except HwsearchError as error:
-                # TensorRT wants the monitor to outlive the builder, which the traceback holds.
-                raise error.with_traceback(None) from None
-    with replace_file(engine_path) as temporary:
-        temporary.write_bytes(plan)
-    return EngineInfo(
+            plan = _stoppable(
+                lambda: build_plan(trt.module, order, log=log, monitor=monitor, stop=stop), stop
+            )
+    info = EngineInfo(
         file=engine_path.name,
         flavour=trt.flavour,
         version=trt.version,
         onnx_sha256=onnx_sha256(onnx_path),
         profiles=ranges,
         gpu_archs=gpu_archs,
+        onnx_file=onnx_path.name,
+        engine_sha256=hashlib.sha256(plan).hexdigest(),
+        workspace_bytes=workspace_bytes,
+        timing_cache=order.timing_cache is not None,
+        build_s=round(time.monotonic() - began, 3),
+        machine=build_machine(),
+        hwsearch_version=hwsearch.__version__,
     )
+    try:
+        with replace_file(engine_path) as temporary:
+            temporary.write_bytes(plan)
+        write_text(sidecar_path(engine_path), info.model_dump_json(indent=2) + "\n")
+    except OSError as error:
+        raise ExportError(
+            f"{engine_path} could not be written ({error.strerror}): name another folder."
+        ) from None
+    return info
 
 
-def onnx_sha256(path: Path) -> str:
-    """SHA-256 of an ONNX file and, where there is one, of the weights beside it."""
-    digest = hashlib.sha256()
-    for part in (path, path.with_name(f"{path.name}.data")):
-        if part.is_file():
-            with part.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def check_profiles(inputs: Mapping[str, Shape], profiles: Mapping[str, ShapeRange]) -> None:
-    """Do nothing if every profile belongs to an input and every free input has a profile.
-
-    TensorRT itself passes over an unknown name in silence.
-
-    Args:
-        inputs: input name → shape, -1 where a dimension is free.
-        profiles: input name → the shapes asked for.
+def parse_fault(onnx_path: Path, *, trt: TensorRT) -> str | None:
+    """Why TensorRT's parser refuses an ONNX file, node by node; None if it takes it.
 
     Raises:
-        UsageError: it is not so; the message names the first fault.
+        ExportError: there is no such file.
+        DeviceError: TensorRT finds no GPU where it needs one.
     """
-    for name, profile in profiles.items():
-        if name not in inputs:
-            raise UsageError(
-                f"The model has no input '{name}': its inputs are {', '.join(inputs)}."
-            )
-        shape = inputs[name]
-        for asked in (profile.min, profile.opt, profile.max):
-            if len(asked) != len(shape) or any(
-                size not in (-1, want) for size, want in zip(shape, asked, strict=True)
-            ):
-                raise UsageError(
-                    f"Input '{name}' can't have the shape {asked}: the model takes {_spell(shape)}."
-                )
-    for name, shape in inputs.items():
-        if -1 in shape and name not in profiles:
-            raise UsageError(
-                f"Input '{name}' has the free shape {_spell(shape)}: give its smallest, optimal "
-                "and largest shape."
-            )
+    _require_onnx(onnx_path)
+    with build_log(trt.module) as log:
+        try:
+            parsed(trt.module, new_builder(trt.module, log), onnx_path, log)
+        except ExportError as error:
+            return str(error)
+    return None
 
 
-def _build(
-    trt: Any,  # noqa: ANN401 - a module that is chosen at run time
-    *,
-    log: BuildLog,
-    monitor: Any,  # noqa: ANN401
-    onnx_path: Path,
-    profiles: Mapping[str, ShapeRange],
-    gpu_archs: tuple[str, ...],
-    workspace_bytes: int | None,
-) -> bytes:
-    try:
-        builder = trt.Builder(log.logger)
-    except TypeError:  # the bindings' way to say that the factory gave no object
-        raise DeviceError(
-            f"TensorRT can't build here: {log.errors() or 'it finds no usable NVIDIA GPU'}."
-        ) from None
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log.logger)
-    if not parser.parse_from_file(str(onnx_path)):
-        raise ExportError(f"TensorRT can't parse {onnx_path}: {_parser_errors(parser)}.")
-    tensors = [network.get_input(index) for index in range(network.num_inputs)]
-    check_profiles({tensor.name: tuple(tensor.shape) for tensor in tensors}, profiles)
+def check_archs(trt: TensorRT, gpu_archs: Sequence[str]) -> None:
+    """Do nothing if this TensorRT can build for these compute capabilities (`SM89`).
 
-    config = builder.create_builder_config()
-    config.progress_monitor = monitor
-    if workspace_bytes is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
-    if gpu_archs:
-        config.num_compute_capabilities = len(gpu_archs)
-        for index, arch in enumerate(gpu_archs):
-            config.set_compute_capability(getattr(trt.ComputeCapability, arch), index)
-    if profiles:
-        profile = builder.create_optimization_profile()
-        for name, shapes in profiles.items():
-            profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
-        config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise ExportError(
-            f"TensorRT can't build {onnx_path}: {log.errors() or 'it gives no reason'}."
-        )
-    return bytes(plan)
-
-
-def _parser_errors(parser: Any) -> str:  # noqa: ANN401
-    """All that the parser found wrong, node by node."""
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    return "; ".join(_spell_error(error) for error in errors)
-
-
-def _spell_error(error: Any) -> str:  # noqa: ANN401
-    reason = " ".join(error.desc().split()).rstrip(".")
-    if not error.node_name():
-        return reason
-    return f"node '{error.node_name()}' ({error.node_operator()}, {error.code().name}): {reason}"
-
-
-def _check_archs(trt: TensorRT, gpu_archs: tuple[str, ...]) -> None:
+    Raises:
+        UsageError: it can't; the message names those that it can.
+    """
     if not gpu_archs:
         return
     capabilities = getattr(trt.module, "ComputeCapability", None)
@@ -267,24 +210,49 @@ def _check_archs(trt: TensorRT, gpu_archs: tuple[str, ...]) -> None:
             f"{trt.flavour} {trt.version} can't build for {unknown[0]}: take some of "
             f"{', '.join(known)}."
         )
+    twice = [arch for arch in known if list(gpu_archs).count(arch) > 1]
+    if twice:
+        raise UsageError(f"The architecture {twice[0]} is named twice: name each once.")
 
 
-def _shape_range(name: str, shapes: tuple[Shape, Shape, Shape]) -> ShapeRange:
-    lengths = {len(shape) for shape in shapes}
-    ascending = len(lengths) == 1 and all(
-        0 < low <= mid <= high for low, mid, high in zip(*shapes, strict=True)
-    )
-    if not ascending:
-        raise UsageError(
-            f"The shapes {', '.join(map(str, shapes))} of input '{name}' have to be of one "
-            "length, positive, and ascend from smallest over optimal to largest."
-        )
-    smallest, optimal, largest = shapes
-    return ShapeRange(min=smallest, opt=optimal, max=largest)
+def _stoppable(work: Callable[[], _Result], stop: threading.Event) -> _Result:
+    """Run `work` in a thread of its own, so that Ctrl-C reaches this one and stops it.
+
+    TensorRT calls the monitor from the thread that builds; an exception raised there would have
+    to pass through its C++.
+    """
+    results: list[_Result] = []
+    errors: list[BaseException] = []
+    # Not Thread.join: when an interruption ends it, Python 3.11 takes the thread for finished.
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except HwsearchError as error:
+            # TensorRT wants the monitor to outlive the builder, which the traceback holds.
+            errors.append(error.with_traceback(None))
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+            errors.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name="tensorrt-build").start()
+    try:
+        while not done.wait(_POLL_S):
+            pass
+    except KeyboardInterrupt:
+        stop.set()
+        done.wait()
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
-def _spell(shape: Shape) -> str:
-    return "×".join("any" if size == -1 else str(size) for size in shape)
+def _require_onnx(path: Path) -> None:
+    if not path.is_file():
+        raise ExportError(f"There is no ONNX file {path}: export the subnet first.")
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What TensorRT says while it builds: its messages, and how far it is."""
+"""What TensorRT says while it builds: its messages, and how far it is; and how it is stopped."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from hwsearch.progress import Advance
 
 @dataclass(frozen=True)
 class BuildLog:
-    """The logger of this process, and the error messages of one build."""
+    """The logger of this process, and what it was told in one build."""
 
     logger: Any
     messages: list[str]
+    warnings: list[str]
 
     def errors(self) -> str:
         """The error messages as one phrase, each once; empty if there were none."""
-        unique = dict.fromkeys(" ".join(message.split()).rstrip(".") for message in self.messages)
-        return "; ".join(unique)
+        return _joined(self.messages)
+
+    def everything(self) -> str:
+        """Error messages and warnings as one phrase, each once; empty if there were none."""
+        return _joined([*self.messages, *self.warnings])
+
+    def clear(self) -> None:
+        """Forget what was told so far."""
+        self.messages.clear()
+        self.warnings.clear()
 
 
 @contextmanager
@@ -30,14 +39,16 @@ def build_log(trt: Any) -> Iterator[BuildLog]:  # noqa: ANN401 - a module chosen
     """Collect the errors of one build. Builds wait for each other, since they share a logger."""
     logger, lock = _process_logger(trt)
     with lock:
-        logger.messages.clear()
-        yield BuildLog(logger=logger, messages=logger.messages)
+        log = BuildLog(logger=logger, messages=logger.messages, warnings=logger.warnings)
+        log.clear()
+        yield log
 
 
-def build_monitor(trt: Any, advance: Advance) -> Any:  # noqa: ANN401
-    """An IProgressMonitor that moves a task of length 1 forward.
+def build_monitor(trt: Any, advance: Advance, *, stop: threading.Event) -> Any:  # noqa: ANN401
+    """An IProgressMonitor that moves a task of length 1 forward, until `stop` is set.
 
     Only an outermost phase moves it, by a share for each of its steps; inner phases are named.
+    TensorRT asks after each step, of which a build has hundreds, whether it is to go on.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # its base is chosen at run time
@@ -57,7 +68,7 @@ def build_monitor(trt: Any, advance: Advance) -> Any:  # noqa: ANN401
             with self._lock:
                 if phase_name in self._steps:
                     self._reach(phase_name, (step + 1) / self._steps[phase_name])
-            return True
+            return not stop.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             with self._lock:
@@ -84,9 +95,16 @@ def _process_logger(trt: Any) -> tuple[Any, threading.Lock]:  # noqa: ANN401
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.messages: list[str] = []
+            self.warnings: list[str] = []
 
         def log(self, severity: object, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.messages.append(message)
+            elif severity == trt.ILogger.WARNING:
+                self.warnings.append(message)
 
     return Logger(), threading.Lock()
+
+
+def _joined(messages: list[str]) -> str:
+    return "; ".join(dict.fromkeys(" ".join(text.split()).rstrip(".") for text in messages))

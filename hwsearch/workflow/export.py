@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hwsearch.data.framing import View
 from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.evaluation import EvaluationSet, evaluate
-from hwsearch.export.bundle import stage_bundle
-from hwsearch.export.engines import EngineOptions
-from hwsearch.export.pixels import Pixels
+from hwsearch.export.bundle import stage_bundle, write_bundle
+from hwsearch.export.engines import EngineOptions, ready
+from hwsearch.export.gate import Probe
+from hwsearch.export.manifest import Precision
+from hwsearch.export.precision import PrecisionOptions
 from hwsearch.profiler.session import SessionSettings, Subject
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Candidate, SearchResult
+from hwsearch.records import Candidate, Framing, SearchResult, SubnetConfig
 from hwsearch.runtime.devices import resolve_target
+from hwsearch.runtime.hardware import physical_cores
 from hwsearch.runtime.model_files import reads_plain_onnx
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.accuracy import search_data
+from hwsearch.workflow.accuracy import SearchData, search_data
 from hwsearch.workflow.search import load_study
 from hwsearch.workflow.timing import Stopwatch
 from hwsearch.workflow.workspace import Workspace
 
 PARITY_IMAGES = 4
+CALIBRATION_IMAGES = 16
 
 
 def export_pick(
@@ -32,6 +35,7 @@ def export_pick(
     workspace: Workspace,
     out: Path,
     pick: int | None = None,
+    precision: Precision = "fp32",
     engines: EngineOptions | None = None,
     settings: SessionSettings | None = None,
     allow_stale: bool = False,
@@ -45,6 +49,8 @@ def export_pick(
         workspace: holds the study and its profile.
         out: the bundle's directory.
         pick: which subnet of the front, 0 the fastest; None for the study's pick.
+        precision: of the engines; it is judged on images that the search never saw, and int8 is
+            calibrated on images that the search chose on.
         engines: build TensorRT engines too.
         settings: how carefully to measure.
         allow_stale: add to a profile that was begun under other versions.
@@ -83,11 +89,13 @@ def export_pick(
         threads=wanted.threads,
         batch=wanted.batch,
     )
+    if engines:
+        engines = ready(engines)
     sam = supernet.extract(candidate.subnet)
-    final = search_data(
+    data = search_data(
         result.data, framing=result.framing, max_views=result.max_views, seed=result.seed
-    ).final
-    accuracy = evaluate(sam, final, progress=progress).model_copy(
+    )
+    accuracy = evaluate(sam, data.final, progress=progress).model_copy(
         update={"split": result.final_split}
     )
     stopwatch = Stopwatch(
@@ -101,7 +109,8 @@ def export_pick(
         sam=sam,
         geometry=supernet.geometry,
         subnet=candidate.subnet,
-        images=_images(final),
+        images=[probe.image for probe in _probes(data.final, PARITY_IMAGES)],
+        precision=_precision(precision, data),
         engines=engines,
         threads=target.threads,
         progress=progress,
@@ -121,6 +130,60 @@ def export_pick(
         )
 
 
+def export_subnet(
+    supernet: Supernet,
+    subnet: SubnetConfig,
+    *,
+    out: Path,
+    framing: Framing,
+    data: str | None = None,
+    precision: Precision = "fp32",
+    engines: EngineOptions | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the bundle of any subnet, without a study: nothing is timed or evaluated.
+
+    Args:
+        supernet: whose subnet it is.
+        subnet: which one.
+        out: the bundle's directory.
+        framing: what the model is shown of an image.
+        data: a data folder or `scenes`, whose images the files are held against; without it, two
+            images are drawn. Any precision but fp32 needs it.
+        precision: of the engines.
+        engines: build TensorRT engines too.
+        threads: of ONNX Runtime in the gates; without it, all physical cores.
+        progress: who shows the steps.
+
+    Raises:
+        UsageError: a precision without data, or engines that can't be.
+        DataError: the data can't be used.
+        ExportError: a file can't be exported, gated, built or written.
+        DeviceError: TensorRT is not installed.
+    """
+    if precision != "fp32" and data is None:
+        raise UsageError(
+            f"{precision} is judged on your images: give --data, a folder or 'scenes'."
+        )
+    if engines:
+        engines = ready(engines)
+    views = CALIBRATION_IMAGES
+    chosen = search_data(data, framing=framing, max_views=views) if data else None
+    return write_bundle(
+        out,
+        sam=supernet.extract(subnet),
+        geometry=supernet.geometry,
+        subnet=subnet,
+        images=[p.image for p in _probes(chosen.final, PARITY_IMAGES)] if chosen else None,
+        precision=_precision(precision, chosen) if chosen else None,
+        engines=engines,
+        provenance={"supernet_id": supernet.id, "weights_digest": supernet.weights_digest()},
+        threads=threads or physical_cores(),
+        progress=progress,
+    )
+
+
 def chosen_candidate(result: SearchResult, pick: int | None) -> Candidate:
     """The study's pick, or a subnet of its front.
 
@@ -137,6 +200,15 @@ def chosen_candidate(result: SearchResult, pick: int | None) -> Candidate:
     return result.front[pick]
 
 
-def _images(final: EvaluationSet) -> list[Pixels]:
-    views: tuple[View, ...] = final.views[:PARITY_IMAGES]
-    return [view.image for view in views]
+def _precision(precision: Precision, data: SearchData) -> PrecisionOptions | None:
+    if precision == "fp32":
+        return None
+    return PrecisionOptions(
+        precision=precision,
+        probes=_probes(data.final, PARITY_IMAGES),
+        calibration=_probes(data.search, CALIBRATION_IMAGES),
+    )
+
+
+def _probes(chosen: EvaluationSet, count: int) -> list[Probe]:
+    return [Probe(view.image, view.boxes) for view in chosen.views[:count]]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -207,6 +208,7 @@ def test_engines_travel_in_the_bundle(sam: Sam, tmp_path: Path, monkeypatch: pyt
         trt: TensorRT,
         gpu_archs: tuple[str, ...],
         workspace_bytes: int | None,
+        timing_cache: Path | None,
         progress: Progress,
     ) -> EngineInfo:
         graph = onnx.load(onnx_path).graph
@@ -226,7 +228,10 @@ def test_engines_travel_in_the_bundle(sam: Sam, tmp_path: Path, monkeypatch: pyt
         )
 
     monkeypatch.setattr(engines, "build_engine", build)
-    trt = TensorRT(module=None, flavour="tensorrt-rtx", version="1.7.1")
+    archs = SimpleNamespace(__members__={"SM89": 0})
+    trt = TensorRT(
+        module=SimpleNamespace(ComputeCapability=archs), flavour="tensorrt-rtx", version="1.7.1"
+    )
     out = write_bundle(
         tmp_path / "b",
         sam=sam,

@@ -3,7 +3,9 @@
 import ast
 import importlib
 import inspect
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,15 +17,15 @@ from tiny import MIXED, tiny_supernet
 
 from hwsearch.errors import DeviceError, ExportError, UsageError
 from hwsearch.progress import Advance
-from hwsearch.runtime import tensorrt, tensorrt_log
+from hwsearch.runtime import tensorrt, tensorrt_build, tensorrt_log
 from hwsearch.runtime.onnx_export import export_decoder, export_encoder
-from hwsearch.runtime.tensorrt import (
+from hwsearch.runtime.tensorrt import TensorRT, build_engine, load_tensorrt, parse_fault
+from hwsearch.runtime.tensorrt_info import (
     ShapeRange,
-    TensorRT,
-    build_engine,
     check_profiles,
-    load_tensorrt,
     onnx_sha256,
+    read_engine_info,
+    sidecar_path,
 )
 
 FAKE = TensorRT(module=SimpleNamespace(), flavour="tensorrt", version="10.16.1")
@@ -98,7 +100,8 @@ def test_the_encoder_builds_with_a_free_batch(rtx: TensorRT, folder: Path, tmp_p
         workspace_bytes=1 << 30,
         progress=watched,
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["encoder.engine"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["encoder.engine", "encoder.engine.json"]
     weights = (folder / "encoder.onnx").stat().st_size
     assert (tmp_path / "encoder.engine").stat().st_size > weights / 2
     assert info.file == "encoder.engine"
@@ -106,7 +109,9 @@ def test_the_encoder_builds_with_a_free_batch(rtx: TensorRT, folder: Path, tmp_p
     assert info.profiles == {"image": ShapeRange(min=shapes[0], opt=shapes[1], max=shapes[2])}
     assert info.gpu_archs == ("SM89",)
     assert info.onnx_sha256 == onnx_sha256(folder / "encoder.onnx")
-    assert type(info).from_json(info.to_json()) == info
+    assert info.onnx_file == "encoder.onnx"
+    assert (info.workspace_bytes, info.timing_cache) == (1 << 30, False)
+    assert read_engine_info(tmp_path / "encoder.engine") == info
     assert watched.done == {"Building encoder.engine": pytest.approx(1)}
     assert any(watched.notes)
 
@@ -141,7 +146,7 @@ def test_a_failed_build_tells_the_reason_and_leaves_the_old_engine(rtx: TensorRT
     shape = helper.make_tensor("shape", TensorProto.INT64, [2], [2, 5])
     nodes = [
         helper.make_node("Constant", [], ["s"], value=shape),
-        helper.make_node("Reshape", ["a", "s"], ["x"], name="reshape"),
+        helper.make_node("Reshape", ["a", "s"], ["x"], name="change of shape"),
     ]
     graph = helper.make_graph(
         nodes,
@@ -155,9 +160,107 @@ def test_a_failed_build_tells_the_reason_and_leaves_the_old_engine(rtx: TensorRT
     )
     engine = tmp_path / "reshape.engine"
     engine.write_bytes(b"old")
-    with pytest.raises(ExportError, match=r"can't build .*reshape\.onnx: .*[Rr]eshape"):
+    said = r"can't build .*reshape\.onnx at node 'change of shape' \(Reshape\): .*[Rr]eshape"
+    with pytest.raises(ExportError, match=said):
         build_engine(path, engine, profiles={"a": ((2, 3), (3, 3), (4, 3))}, trt=rtx)
     assert engine.read_bytes() == b"old"
+    assert not sidecar_path(engine).exists()
+
+
+class StopsMidway(WatchedProgress):
+    """Does something once the builder is in its first phases."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self.act: Callable[[], None] | None = act
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[Advance]:
+        with super().task(description, total) as advance:
+
+            def moved(amount: float = 1, note: str = "") -> None:
+                advance(amount, note)
+                if self.act and len(self.notes) == 5:
+                    act, self.act = self.act, None
+                    act()
+
+            yield moved
+
+
+def test_another_thread_can_stop_a_build(rtx: TensorRT, folder: Path, tmp_path: Path):
+    stop = threading.Event()
+    with pytest.raises(ExportError, match=r"build of decoder\.onnx was stopped; nothing was"):
+        build_engine(
+            folder / "decoder.onnx",
+            tmp_path / "decoder.engine",
+            profiles=DECODER_PROFILES,
+            trt=rtx,
+            progress=StopsMidway(stop.set),
+            stop=stop,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_stops_a_build(rtx: TensorRT, folder: Path, tmp_path: Path):
+    before = set(threading.enumerate())
+    progress = StopsMidway(lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(
+            folder / "decoder.onnx",
+            tmp_path / "decoder.engine",
+            profiles=DECODER_PROFILES,
+            trt=rtx,
+            progress=progress,
+        )
+    assert list(tmp_path.iterdir()) == []
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    assert set(threading.enumerate()) == before, "the build goes on"
+    # and the next build is none the worse for it, and has more phases to go through
+    whole = WatchedProgress()
+    build_engine(
+        folder / "decoder.onnx",
+        tmp_path / "d.engine",
+        profiles=DECODER_PROFILES,
+        trt=rtx,
+        progress=whole,
+    )
+    assert len(progress.notes) < len(whole.notes)
+
+
+def test_a_place_that_can_not_be_written_is_a_sentence(rtx: TensorRT, folder: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ExportError, match=r"x\.engine could not be written \(.+\): name another"):
+        build_engine(
+            folder / "decoder.onnx",
+            tmp_path / "file" / "x.engine",
+            profiles=DECODER_PROFILES,
+            trt=rtx,
+        )
+
+
+def test_an_engine_that_is_not_the_one_described_is_refused(
+    rtx: TensorRT, folder: Path, tmp_path: Path
+):
+    engine = tmp_path / "d.engine"
+    with pytest.raises(ExportError, match=r"description d\.engine\.json is missing"):
+        read_engine_info(engine)
+    build_engine(folder / "decoder.onnx", engine, profiles=DECODER_PROFILES, trt=rtx)
+    with engine.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(ExportError, match="SHA-256 differs"):
+        read_engine_info(engine)
+    sidecar_path(engine).write_text("{}")
+    with pytest.raises(ExportError, match="is damaged"):
+        read_engine_info(engine)
+
+
+def test_the_parser_alone_says_what_it_refuses(rtx: TensorRT, folder: Path, tmp_path: Path):
+    assert parse_fault(folder / "encoder.onnx", trt=rtx) is None
+    nodes = [helper.make_node("Det", ["a"], ["x"], name="node-x")]
+    fault = parse_fault(write_model(tmp_path / "det.onnx", nodes, [2, 3, 3]), trt=rtx)
+    assert fault is not None
+    assert "node-x" in fault
 
 
 def test_an_unknown_architecture_names_those_there_are(rtx: TensorRT, folder: Path):
@@ -189,7 +292,7 @@ def test_a_missing_model_is_a_sentence(tmp_path: Path):
 
 def test_no_gpu_is_a_sentence(folder: Path, tmp_path: Path):
     class Logger:
-        ERROR, INTERNAL_ERROR = "error", "internal error"
+        ERROR, INTERNAL_ERROR, WARNING = "error", "internal error", "warning"
 
         def log(self, severity: str, message: str) -> None: ...
 
@@ -310,7 +413,8 @@ def attribute_chains(module: ModuleType) -> set[str]:
 
 def test_only_api_that_exists_is_used(rtx: TensorRT):
     # `trt` names the module in the build functions, and the TensorRT record around it elsewhere.
-    chains = attribute_chains(tensorrt) | attribute_chains(tensorrt_log)
+    modules = (tensorrt, tensorrt_build, tensorrt_log)
+    chains = set().union(*map(attribute_chains, modules))
     of_the_module = {chain for chain in chains if chain[0].isupper()}
     assert "NetworkDefinitionCreationFlag.STRONGLY_TYPED" in of_the_module
     for chain in of_the_module:

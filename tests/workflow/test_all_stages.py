@@ -77,8 +77,10 @@ def test_from_checkpoint_to_masks(place, tmp_path, capsys):
     exported = command(
         capsys,
         *("export", "--study", "tiny", "--workspace", place, "--out", place / "bundle"),
+        *("--precision", "fp16"),
     )
     assert exported["latency_ms"] > 0
+    assert (exported["precision"]["asked"], exported["precision"]["images"]) == ("fp16", "data")
     assert exported["subnet"] == found["pick"]["subnet"]
     sample = open_dataset(place / "data", "val")[0]
     expected = _predicted_in_torch(supernet.extract(pick), sample)
