@@ -11,7 +11,13 @@ import onnx
 
 from hwsearch.export.manifest import Precision
 from hwsearch.runtime.onnx_int8 import weight_products
-from hwsearch.runtime.onnx_precision import HalfPrecision, blocks_of, lowered, nodes_of
+from hwsearch.runtime.onnx_precision import (
+    HalfPrecision,
+    always_kept,
+    blocks_of,
+    lowered,
+    nodes_of,
+)
 from hwsearch.runtime.onnx_types import element_types
 
 Part = Literal["encoder", "decoder"]
@@ -50,7 +56,7 @@ def rungs(
     if precision == "int8":
         products = products_of(source.graph)
         in_mlps = [name for name in products if "/mlp/" in name]
-        kept = _always(source.graph, "fp16") | nodes_of(source.graph, "norms")
+        kept = always_kept(source.graph, "fp16") | nodes_of(source.graph, "norms")
         for name, chosen in (("int8", products), ("int8 in MLPs alone", in_mlps)):
             model = lowered(quantise(chosen), "fp16", keep=kept)
             yield Rung(f"{name}, the rest fp16, norms fp32", model)
@@ -77,7 +83,7 @@ def block_ends(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _half_rungs(source: onnx.ModelProto, half: HalfPrecision, drift: Drift) -> Iterator[Rung]:
-    kept = _always(source.graph, half)
+    kept = always_kept(source.graph, half)
     yield Rung(half, lowered(source, half, keep=kept))
     kept |= nodes_of(source.graph, "norms")
     yield Rung(f"{half}, norms fp32", lowered(source, half, keep=kept))
@@ -107,8 +113,3 @@ def _worst_first(blocks: list[str], errors: list[float]) -> list[str]:
         grown[block] = 0.0 if math.isinf(before) else error - before
         before = error
     return sorted(blocks, key=lambda block: -grown[block])
-
-
-def _always(graph: onnx.GraphProto, half: HalfPrecision) -> frozenset[str]:
-    kept = nodes_of(graph, "prompts")
-    return kept | nodes_of(graph, "convolutions") if half == "bf16" else kept

@@ -20,8 +20,8 @@ _PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16"),
     "torch": ("fp32",),
-    "tensorrt": ("fp32",),
-    "tensorrt-rtx": ("fp32",),
+    "tensorrt": ("fp32", "fp16", "bf16"),
+    "tensorrt-rtx": ("fp32", "fp16", "bf16"),
 }
 
 

@@ -77,9 +77,15 @@ def export_decoder(sam: Sam, path: Path, *, name: str = "sam") -> Path:
 
     Args and Raises: as `export_encoder`.
     """
+    return save_model(decoder_model(sam, name=name), path)
+
+
+@torch.no_grad()
+def decoder_model(sam: Sam, *, name: str = "sam") -> onnx.ModelProto:
+    """What `export_decoder` writes."""
     graph = GraphWriter("mask_decoder")
     write_decoder(graph, sam)
-    return save_model(graph.model(_metadata(sam, name=name, part="decoder")), path)
+    return graph.model(_metadata(sam, name=name, part="decoder"))
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -65,6 +65,12 @@ def nodes_of(graph: onnx.GraphProto, *kinds: Kind) -> frozenset[str]:
     )
 
 
+def always_kept(graph: onnx.GraphProto, half: HalfPrecision) -> frozenset[str]:
+    """Names of the nodes that are always in fp32: coordinates, and beside bf16 convolutions."""
+    kept = nodes_of(graph, "prompts")
+    return kept | nodes_of(graph, "convolutions") if half == "bf16" else kept
+
+
 def blocks_of(graph: onnx.GraphProto) -> dict[str, frozenset[str]]:
     """Names of the nodes of each block: transformer layers, and what stands outside of them.
 

@@ -63,7 +63,8 @@ def engine_of(target: Target, path: Path, *, trt: TensorRT) -> Path:
             outdated.unlink()
         shapes = fixed_shapes(path, batch=target.batch)
         profiles = {name: (shape, shape, shape) for name, shape in shapes.items()}
-        build_engine(path, engine, profiles=profiles, trt=trt)
+        cache = path.with_name("timing.cache")  # like layers of a group's subnets run alike
+        build_engine(path, engine, profiles=profiles, trt=trt, timing_cache=cache)
     return engine
 
 

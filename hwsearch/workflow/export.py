@@ -14,8 +14,9 @@ from hwsearch.export.precision import PrecisionOptions
 from hwsearch.profiler.session import SessionSettings, Subject
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Candidate, Framing, SearchResult, SubnetConfig
+from hwsearch.records import Candidate, Framing, SearchResult, SubnetConfig, Target
 from hwsearch.runtime.devices import resolve_target
+from hwsearch.runtime.gpus import is_on_gpu
 from hwsearch.runtime.hardware import physical_cores
 from hwsearch.runtime.model_files import reads_plain_onnx
 from hwsearch.supernet.supernet import Supernet
@@ -76,12 +77,7 @@ def export_pick(
         )
     candidate = chosen_candidate(result, pick)
     wanted = result.target
-    if not reads_plain_onnx(wanted):
-        raise UsageError(
-            f"Study {study} searched for {wanted.runtime} in {wanted.precision}, and the files of "
-            "a bundle are ONNX in fp32 in this version: their latency would be another. Search "
-            "with --runtime onnxruntime --precision fp32, or with --runtime openvino."
-        )
+    _check_files_are_timed(study, wanted, precision=precision, engines=engines)
     target = resolve_target(
         device=wanted.device,
         runtime=wanted.runtime,
@@ -198,6 +194,29 @@ def chosen_candidate(result: SearchResult, pick: int | None) -> Candidate:
             f"{len(result.front) - 1}, the fastest first."
         )
     return result.front[pick]
+
+
+def _check_files_are_timed(
+    study: str, target: Target, *, precision: Precision, engines: EngineOptions | None
+) -> None:
+    """Do nothing if the bundle's latency can be that of the files or engines it will hold."""
+    if is_on_gpu(target):
+        if engines and precision != target.precision:
+            raise UsageError(
+                f"Study {study} searched for {target.runtime} in {target.precision}, and engines "
+                f"in {precision} have another latency: export with --precision {target.precision}."
+            )
+        if not engines and target.precision != "fp32":
+            raise UsageError(
+                f"Study {study} searched for engines in {target.precision}, and ONNX in fp32 has "
+                f"another latency: export with --format tensorrt --precision {target.precision}."
+            )
+    elif not reads_plain_onnx(target):
+        raise UsageError(
+            f"Study {study} searched for {target.runtime} in {target.precision}, and the files of "
+            "a bundle are ONNX in fp32 in this version: their latency would be another. Search "
+            "with --runtime onnxruntime --precision fp32, or with --runtime openvino."
+        )
 
 
 def _precision(precision: Precision, data: SearchData) -> PrecisionOptions | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
+from onnx import TensorProto
 from tiny import tiny_supernet
 
 from hwsearch.errors import UsageError
+from hwsearch.export.engines import EngineOptions
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Target
 from hwsearch.runtime.model_files import reads_plain_onnx
@@ -19,25 +22,46 @@ from hwsearch.workflow.workspace import Workspace
 
 
 def target(runtime: str, precision: str) -> Target:
+    device = "cuda:0" if runtime == "tensorrt" else "cpu"
     return Target(
-        device="cpu", device_name="x", runtime=runtime, runtime_version="1", precision=precision
+        device=device, device_name="x", runtime=runtime, runtime_version="1", precision=precision
     )
 
 
-@pytest.mark.parametrize(("runtime", "precision"), [("onnxruntime", "int8"), ("torch", "fp32")])
+@pytest.mark.parametrize(
+    ("searched", "engines_in", "sentence"),
+    [
+        (target("onnxruntime", "int8"), None, "onnxruntime in int8, .*ONNX in fp32"),
+        (target("torch", "fp32"), None, "torch in fp32, .*ONNX in fp32"),
+        (target("tensorrt", "fp16"), None, "--format tensorrt --precision fp16"),
+        (target("tensorrt", "fp16"), "fp32", "engines in fp32.*--precision fp16"),
+        (target("tensorrt", "fp32"), "bf16", "engines in bf16.*--precision fp32"),
+    ],
+)
 def test_a_study_of_other_files_is_refused(
-    runtime: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    searched: Target,
+    engines_in: str | None,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     supernet = tiny_supernet()
     result = SimpleNamespace(
         supernet_id=supernet.id,
         weights_digest=supernet.weights_digest(),
-        target=target(runtime, precision),
+        target=searched,
         pick=None,
     )
     monkeypatch.setattr(export, "load_study", lambda *_: SimpleNamespace(result=result))
-    with pytest.raises(UsageError, match=rf"{runtime} in {precision}, .*ONNX in fp32"):
-        export.export_pick(supernet, "s", workspace=Workspace(tmp_path), out=tmp_path / "bundle")
+    with pytest.raises(UsageError, match=sentence):
+        export.export_pick(
+            supernet,
+            "s",
+            workspace=Workspace(tmp_path),
+            out=tmp_path / "bundle",
+            precision=engines_in or "fp32",
+            engines=EngineOptions() if engines_in else None,
+        )
     assert not (tmp_path / "bundle").exists()
 
 
@@ -57,3 +81,18 @@ def test_an_int8_target_is_timed_on_int8_files() -> None:
         assert "precision" not in read_metadata(subject.decoder)
     with exported(supernet, [config], target("openvino", "bf16"), SilentProgress()) as (subject,):
         assert "precision" not in read_metadata(subject.encoder)
+
+
+@pytest.mark.parametrize(
+    ("half", "element_type"), [("fp16", TensorProto.FLOAT16), ("bf16", TensorProto.BFLOAT16)]
+)
+def test_an_engine_of_low_precision_is_built_from_such_files(half: str, element_type: int) -> None:
+    supernet = tiny_supernet()
+    config = supernet.space.smallest
+    with exported(supernet, [config], target("tensorrt", half), SilentProgress(), kept={}) as (
+        subject,
+    ):
+        for path in (subject.encoder, subject.decoder):
+            assert read_metadata(path)["precision"] == f"{half}, norms fp32"
+            weights = onnx.load(path).graph.initializer
+            assert element_type in {weight.data_type for weight in weights}
