@@ -66,16 +66,17 @@ def main(
         sets = [
             one
             for one in read_profiles(profiles, manifest.geometry)
-            if len(one.configs) >= max(numbers) + held_out
+            if len(one.configs) >= min(numbers) + held_out
         ]
         if not sets:
             raise UsageError(
-                f"No profile in {profiles} has {max(numbers) + held_out} subnets: give smaller "
+                f"No profile in {profiles} has {min(numbers) + held_out} subnets: give smaller "
                 "--sizes, or measure more."
             )
         fits = [
             joblib.delayed(_on_one_thread)(evaluate, one, n, held_out=held_out)
             for one, n in itertools.product(sets, numbers)
+            if len(one.configs) >= n + held_out
         ]
         transfers = [
             joblib.delayed(_on_one_thread)(_transfer, source, other)
