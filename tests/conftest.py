@@ -1,5 +1,8 @@
 """What all tests share: one thread, seeded examples, and the tiny model of `tiny.py`."""
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import settings
@@ -16,6 +19,14 @@ settings.load_profile("hwsearch")
 def plain_floats() -> None:
     """Undo ONNX Runtime's `set_denormal_as_zero`, which outlives its session in this thread."""
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Make SIGINT interrupt, also where this process was started in the background, to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

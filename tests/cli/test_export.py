@@ -182,7 +182,7 @@ def test_a_broken_model(place: Path, tmp_path: Path, capsys: Any, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("rtx")
+@pytest.mark.usefixtures("rtx", "ctrl_c")
 def test_ctrl_c_in_a_build_leaves_nothing(
     place: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ):

@@ -201,6 +201,7 @@ def test_another_thread_can_stop_a_build(rtx: TensorRT, folder: Path, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_stops_a_build(rtx: TensorRT, folder: Path, tmp_path: Path):
     before = set(threading.enumerate())
     progress = StopsMidway(lambda: signal.raise_signal(signal.SIGINT))
