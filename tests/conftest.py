@@ -23,7 +23,7 @@ def plain_floats() -> None:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Make SIGINT interrupt, also where this process was started in the background, to ignore it."""
+    """Make SIGINT interrupt, also in a process that was started in the background, to ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
