@@ -47,7 +47,8 @@ _VERSIONED = ("hwsearch", "torch", "onnx", "onnxruntime", "segment-anything")
 class StagedBundle:
     """A bundle that is complete but for its manifest, in a temporary directory.
 
-    `encoder` and `decoder` are the very files that will ship: time those.
+    `encoder` and `decoder` are fp32 files that will ship, and engines stand beside them: time the
+    ones that the target runs.
     """
 
     folder: Path
@@ -80,7 +81,7 @@ class StagedBundle:
 
         Args:
             accuracy: what the subnet reaches on images that the search never saw.
-            latency: measured on `encoder` and `decoder`.
+            latency: measured on `encoder` and `decoder`, or on a GPU on the engines.
             provenance: where the subnet came from: supernet, study, trial.
 
         Returns:

@@ -108,7 +108,11 @@ class PrecisionPlan(Record):
 
 
 class BundleManifest(Record):
-    """All that is known about a bundle. `latency` was measured on the bundle's own fp32 files."""
+    """All that is known about a bundle.
+
+    `latency` was measured on what the bundle holds: on its engines where `latency.target` is a GPU
+    and it has engines, else on its fp32 ONNX files, which on a GPU become engines for the purpose.
+    """
 
     schema_version: Literal[1] = 1
     created: str
