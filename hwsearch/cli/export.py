@@ -186,6 +186,9 @@ def _as_json(bundle: Path, manifest: BundleManifest, target_ms: float | None) ->
         "miou": manifest.accuracy.miou if manifest.accuracy else None,
         "parity": manifest.parity.model_dump(),
         "precision": plan.model_dump(mode="json") if plan else None,
+        "engine_parity": (
+            manifest.engine_parity.model_dump(mode="json") if manifest.engine_parity else None
+        ),
         "engines": [engine.model_dump(mode="json") for engine in manifest.engines],
         "files": {file: digest.bytes for file, digest in manifest.files.items()},
     }
@@ -211,9 +214,20 @@ def _lines(bundle: Path, manifest: BundleManifest, target_ms: float | None) -> l
         lines.append(_precision_line(manifest.precision))
     if manifest.engines:
         first = manifest.engines[0]
-        run = "" if _engines_were_timed(manifest) else "; they were not run"
-        lines.append(f"Engines by {first.flavour} {first.version} for {_gpus_of(first)}{run}.")
+        lines.append(
+            f"Engines by {first.flavour} {first.version} for {_gpus_of(first)}; {_run(manifest)}."
+        )
     return lines
+
+
+def _run(manifest: BundleManifest) -> str:
+    """What a GPU has done with the engines."""
+    judged = manifest.engine_parity
+    if judged:
+        return f"on {judged.gpu} their mask IoU with fp32 is {judged.parity.mask_iou_mean:.4f}"
+    if _engines_were_timed(manifest):
+        return "they were timed, and their masks were not looked at"
+    return "they were not run"
 
 
 def _engines_were_timed(manifest: BundleManifest) -> bool:

@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 
 from hwsearch.errors import ExportError, UsageError
+from hwsearch.export.engine_gate import judge_engines, judged_on_gpu
 from hwsearch.export.engines import EngineOptions, build_engines, ready
+from hwsearch.export.gate import Probe
 from hwsearch.export.manifest import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -24,12 +26,13 @@ from hwsearch.export.manifest import (
     SUBNET_FILE,
     WEIGHTS_FILE,
     BundleManifest,
+    EngineParity,
     Parity,
     PrecisionPlan,
     Preprocessing,
     digest_file,
 )
-from hwsearch.export.parity import check_parity, preprocessing_of
+from hwsearch.export.parity import check_parity, drawn_images, preprocessing_of
 from hwsearch.export.pixels import Pixels
 from hwsearch.export.place import check_place, put_in_place, staging_folder
 from hwsearch.export.precision import PrecisionOptions, choose_precision
@@ -59,6 +62,7 @@ class StagedBundle:
     parity: Parity
     precision: PrecisionPlan | None
     engines: tuple[EngineInfo, ...]
+    engine_parity: EngineParity | None
 
     @property
     def encoder(self) -> Path:
@@ -108,6 +112,7 @@ class StagedBundle:
             latency=latency,
             precision=self.precision,
             engines=self.engines,
+            engine_parity=self.engine_parity,
             versions=_versions(),
             provenance=dict(provenance or {}),
         )
@@ -148,17 +153,20 @@ def stage_bundle(
         sam: the extracted subnet, a plain Segment Anything.
         geometry: that of the full model.
         subnet: which subnet `sam` is.
-        images: for the parity gate, H×W×3 uint8 RGB; without them, two that are drawn.
+        images: for the gates, H×W×3 uint8 RGB; without them, two that are drawn. Engines are
+            judged on those of `precision`, where there are some.
         precision: of the engines; files in it join the bundle. None: fp32, as the ONNX files.
-        engines: build TensorRT engines too.
+        engines: build TensorRT engines too; where a GPU here can run them, they are held against
+            the fp32 files on it.
         threads: of ONNX Runtime in the parity gate and the precision gate.
         progress: is told of the steps.
 
     Raises:
         UsageError: `sam` is not the subnet, or something that is no bundle stands at `out`.
         ExportError: the export failed, the parity gate did, TensorRT lacks an operator of a file
-            or can't build an engine, or nothing can be written beside `out`.
-        DeviceError: engines are asked for and TensorRT is not here.
+            or can't build an engine, the GPU's masks are not those of the files, or nothing can be
+            written beside `out`.
+        DeviceError: engines are asked for and TensorRT is not here, or the GPU can't run them.
     """
     progress = progress or SilentProgress()
     _check_subnet(sam, subnet)
@@ -189,6 +197,7 @@ def stage_bundle(
         for file in sorted(folder.glob("*.onnx")):
             check_operators(file)
         built: tuple[EngineInfo, ...] = ()
+        verdict = None
         if engines:
             built = build_engines(
                 folder,
@@ -197,6 +206,16 @@ def stage_bundle(
                 precision=plan,
                 progress=progress,
             )
+            verdict = judge_engines(
+                folder,
+                how=how,
+                probes=precision.probes if precision else _as_probes(images),
+                options=engines,
+                limits=precision.limits if precision else None,
+                threads=threads,
+            )
+        if plan and verdict:
+            plan = judged_on_gpu(plan, verdict)
         yield StagedBundle(
             folder=folder,
             out=out,
@@ -206,6 +225,7 @@ def stage_bundle(
             parity=parity,
             precision=plan,
             engines=built,
+            engine_parity=verdict,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -238,6 +258,10 @@ def write_bundle(
         progress=progress,
     ) as staged:
         return staged.seal(accuracy=accuracy, provenance=provenance)
+
+
+def _as_probes(images: Sequence[Pixels] | None) -> list[Probe]:
+    return [Probe(image) for image in images or drawn_images()]
 
 
 def _check_subnet(sam: Sam, subnet: SubnetConfig) -> None:

@@ -20,6 +20,8 @@ from hwsearch.runtime.tensorrt import TensorRT, build_engine, check_archs, load_
 from hwsearch.runtime.tensorrt_cache import timing_cache_name
 from hwsearch.runtime.tensorrt_info import EngineInfo, Flavour, build_machine, current_gpu
 
+_AMPERE = 8.0  # where the set that TensorRT-RTX builds for by default begins
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -83,6 +85,16 @@ def for_target(options: EngineOptions, target: Target) -> EngineOptions:
 def arch_of(gpu: Gpu) -> str:
     """A GPU's compute capability as TensorRT-RTX spells it: `SM89`."""
     return f"SM{gpu.compute_capability.replace('.', '')}"
+
+
+def runs_on(options: EngineOptions, gpu: Gpu) -> bool:
+    """Whether a GPU of this machine can load the engines that these options give."""
+    if options.trt is None or options.trt.flavour == "tensorrt":
+        return True
+    if options.gpu_archs:
+        return arch_of(gpu) in options.gpu_archs
+    known = options.trt.module.ComputeCapability.__members__
+    return arch_of(gpu) in known and float(gpu.compute_capability) >= _AMPERE
 
 
 def ready(options: EngineOptions) -> EngineOptions:

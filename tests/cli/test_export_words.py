@@ -6,7 +6,7 @@ import pytest
 from tiny import GEOMETRY, MIXED
 
 from hwsearch.cli.export import _lines
-from hwsearch.export.manifest import BundleManifest, Parity, Preprocessing
+from hwsearch.export.manifest import BundleManifest, EngineParity, Parity, Preprocessing
 from hwsearch.records import Measurement, Target
 from hwsearch.runtime.tensorrt_info import BuildMachine, EngineInfo, Flavour
 
@@ -18,6 +18,16 @@ ENGINE = EngineInfo(
     profiles={},
     gpu_archs=(),
     machine=BuildMachine(gpu="NVIDIA L4", compute_capability="8.9", cuda="12.8", driver=None),
+)
+
+PARITY = Parity(
+    embedding_cosine_min=1,
+    embedding_max_abs_error=0,
+    mask_iou_min=0.9,
+    mask_iou_mean=0.99,
+    iou_prediction_max_error=0,
+    images=1,
+    prompts=1,
 )
 
 
@@ -33,7 +43,9 @@ def latency_on(device: str, runtime: str) -> Measurement:
     )
 
 
-def said(latency: Measurement | None, *engines: EngineInfo) -> str:
+def said(
+    latency: Measurement | None, *engines: EngineInfo, judged: EngineParity | None = None
+) -> str:
     manifest = BundleManifest(
         created="2026-01-01",
         geometry=GEOMETRY,
@@ -42,15 +54,8 @@ def said(latency: Measurement | None, *engines: EngineInfo) -> str:
             resolution=112, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1), mask_threshold=0
         ),
         files={},
-        parity=Parity(
-            embedding_cosine_min=1,
-            embedding_max_abs_error=0,
-            mask_iou_min=1,
-            mask_iou_mean=1,
-            iou_prediction_max_error=0,
-            images=1,
-            prompts=1,
-        ),
+        parity=PARITY,
+        engine_parity=judged,
         latency=latency,
         engines=engines,
         versions={},
@@ -61,8 +66,12 @@ def said(latency: Measurement | None, *engines: EngineInfo) -> str:
 def test_a_latency_of_engines_is_said_to_be_theirs():
     words = said(latency_on("cuda:0", "tensorrt"), ENGINE, ENGINE)
     assert "4.00 ms measured on the engines, 20.0% under the target of 5 ms" in words
-    assert "Engines by tensorrt 10.13.3 for NVIDIA L4." in words
-    assert "not run" not in words
+    assert "for NVIDIA L4; they were timed, and their masks were not looked at." in words
+
+
+def test_engines_that_a_gpu_judged_are_said_to_be_near_fp32():
+    words = said(None, ENGINE, ENGINE, judged=EngineParity(gpu="NVIDIA L4", parity=PARITY))
+    assert "for NVIDIA L4; on NVIDIA L4 their mask IoU with fp32 is 0.9900." in words
 
 
 def test_a_gpu_times_engines_of_a_bundle_that_has_none():
