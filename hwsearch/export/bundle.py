@@ -15,9 +15,9 @@ from pydantic import JsonValue
 from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 
-from hwsearch.errors import DeviceError, ExportError, UsageError
+from hwsearch.errors import ExportError, UsageError
 from hwsearch.export.engine_gate import judge_engines, judged_on_gpu
-from hwsearch.export.engines import EngineOptions, build_engines, ready
+from hwsearch.export.engines import EngineOptions, build_engines, check_parser, ready
 from hwsearch.export.gate import Probe
 from hwsearch.export.manifest import (
     DECODER_FILE,
@@ -40,7 +40,6 @@ from hwsearch.files import replace_file
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Accuracy, Measurement, SamGeometry, SubnetConfig
 from hwsearch.runtime.onnx_export import export_decoder, export_encoder
-from hwsearch.runtime.tensorrt import load_tensorrt, parse_fault
 from hwsearch.runtime.tensorrt_info import EngineInfo
 from hwsearch.runtime.tensorrt_operators import check_operators
 
@@ -195,7 +194,11 @@ def stage_bundle(
             plan = choose_precision(
                 folder, how=how, options=precision, threads=threads, progress=progress
             )
-        _check_for_tensorrt(folder, parse=engines is None)
+        files = sorted(folder.glob("*.onnx"))
+        for file in files:
+            check_operators(file)
+        if not engines:  # a build parses them anyway
+            check_parser(files)
         built: tuple[EngineInfo, ...] = ()
         verdict = None
         if engines:
@@ -258,30 +261,6 @@ def write_bundle(
         progress=progress,
     ) as staged:
         return staged.seal(accuracy=accuracy, provenance=provenance)
-
-
-def _check_for_tensorrt(folder: Path, *, parse: bool) -> None:
-    """Do nothing if TensorRT takes the ONNX files, as far as can be told here.
-
-    Args:
-        folder: holds them.
-        parse: where TensorRT-RTX is installed, ask its parser too, which a build does anyway.
-
-    Raises:
-        ExportError: it refuses one; the message says why.
-    """
-    files = sorted(folder.glob("*.onnx"))
-    for file in files:
-        check_operators(file)
-    if not parse:
-        return
-    try:
-        trt = load_tensorrt(prefer="tensorrt-rtx")
-        found = [fault for fault in (parse_fault(file, trt=trt) for file in files) if fault]
-    except DeviceError:  # not installed, or not usable: whoever asked for no engines needs none
-        return
-    if found:
-        raise ExportError(found[0])
 
 
 def _as_probes(images: Sequence[Pixels] | None) -> list[Probe]:

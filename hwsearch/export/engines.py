@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hwsearch.errors import UsageError
+from hwsearch.errors import DeviceError, ExportError, UsageError
 from hwsearch.export.manifest import (
     DECODER_ENGINE_FILE,
     DECODER_FILE,
@@ -16,7 +17,13 @@ from hwsearch.export.manifest import (
 from hwsearch.progress import Progress
 from hwsearch.records import Target
 from hwsearch.runtime.gpus import Gpu, find_gpu, gpu_index
-from hwsearch.runtime.tensorrt import TensorRT, build_engine, check_archs, load_tensorrt
+from hwsearch.runtime.tensorrt import (
+    TensorRT,
+    build_engine,
+    check_archs,
+    load_tensorrt,
+    parse_fault,
+)
 from hwsearch.runtime.tensorrt_cache import timing_cache_name
 from hwsearch.runtime.tensorrt_info import EngineInfo, Flavour, build_machine, current_gpu
 
@@ -168,6 +175,21 @@ def build_engines(
         progress=progress,
     )
     return encoder, decoder
+
+
+def check_parser(files: Sequence[Path]) -> None:
+    """Do nothing if TensorRT-RTX's parser takes these ONNX files, or is not here to be asked.
+
+    Raises:
+        ExportError: it refuses one; the message says why.
+    """
+    try:
+        trt = load_tensorrt(prefer="tensorrt-rtx")
+        found = [fault for fault in (parse_fault(file, trt=trt) for file in files) if fault]
+    except DeviceError:  # not installed, or not usable: who asked for no engines needs none
+        return
+    if found:
+        raise ExportError(found[0])
 
 
 def _timing_cache(options: EngineOptions) -> Path | None:
