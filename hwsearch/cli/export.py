@@ -20,6 +20,7 @@ from hwsearch.errors import StoppedError, UsageError
 
 if TYPE_CHECKING:
     from hwsearch.export.manifest import BundleManifest, PrecisionPlan
+    from hwsearch.runtime.tensorrt_info import EngineInfo
 
 FORMATS = ("onnx", "tensorrt")
 
@@ -51,7 +52,10 @@ def export(
     ] = "fp32",
     gpu_arch: Annotated[
         list[str] | None,
-        typer.Option(help="GPU to build for, such as sm89 (TensorRT-RTX); repeat it."),
+        typer.Option(
+            help="GPU to build for, such as sm89 (TensorRT-RTX); repeat it. Default: its own set, "
+            "Ampere and later."
+        ),
     ] = None,
     engine_workspace: Annotated[
         str | None,
@@ -60,8 +64,8 @@ def export(
     timing_cache: Annotated[
         Path | None,
         typer.Option(
-            help="File in which TensorRT's builds share what they measured; default: "
-            "timing.cache in --workspace. TensorRT-RTX has none."
+            help="File in which TensorRT's builds share what they measured; default: one in "
+            "--workspace, named after GPU and version. TensorRT-RTX has none."
         ),
     ] = None,
     data: Annotated[
@@ -78,8 +82,8 @@ def export(
 ) -> None:
     """Export a chosen subnet as a bundle of ONNX files and TensorRT engines.
 
-    The files pass a parity gate against PyTorch. Of a study's pick, the latency in the manifest is
-    measured on the very files that are shipped.
+    The ONNX files pass a parity gate against PyTorch. Of a study's pick, the latency in the
+    manifest is measured on the files or engines that are shipped.
 
     [bold]Example:[/bold] hwsearch export --study vit_b-coco-900ms --format onnx --format tensorrt
     --precision fp16 --gpu-arch sm86 --gpu-arch sm89 --out bundle
@@ -110,7 +114,8 @@ def export(
         engines = EngineOptions(
             gpu_archs=tuple(dict.fromkeys(arch.upper() for arch in gpu_arch or ())),
             workspace_bytes=parse_bytes(engine_workspace) if engine_workspace else None,
-            timing_cache=timing_cache or workspace / "timing.cache",
+            timing_cache=timing_cache,
+            timing_folder=workspace,
         )
     kind = cast("Precision", precision)
     place = Workspace(workspace)
@@ -181,6 +186,9 @@ def _as_json(bundle: Path, manifest: BundleManifest, target_ms: float | None) ->
         "miou": manifest.accuracy.miou if manifest.accuracy else None,
         "parity": manifest.parity.model_dump(),
         "precision": plan.model_dump(mode="json") if plan else None,
+        "engine_parity": (
+            manifest.engine_parity.model_dump(mode="json") if manifest.engine_parity else None
+        ),
         "engines": [engine.model_dump(mode="json") for engine in manifest.engines],
         "files": {file: digest.bytes for file, digest in manifest.files.items()},
     }
@@ -191,8 +199,9 @@ def _lines(bundle: Path, manifest: BundleManifest, target_ms: float | None) -> l
     if manifest.latency and target_ms:
         latency_ms = manifest.latency.latency_ms()
         lines.append(
-            f"{latency_ms:.2f} ms measured on the fp32 files, {abs(latency_ms / target_ms - 1):.1%}"
-            f" {'over' if latency_ms > target_ms else 'under'} the target of {target_ms:g} ms."
+            f"{latency_ms:.2f} ms measured on {_timed(manifest)}, "
+            f"{abs(latency_ms / target_ms - 1):.1%} "
+            f"{'over' if latency_ms > target_ms else 'under'} the target of {target_ms:g} ms."
         )
     parity = f"parity with PyTorch: mask IoU {manifest.parity.mask_iou_mean:.4f}."
     accuracy = manifest.accuracy
@@ -204,10 +213,47 @@ def _lines(bundle: Path, manifest: BundleManifest, target_ms: float | None) -> l
     if manifest.precision:
         lines.append(_precision_line(manifest.precision))
     if manifest.engines:
-        archs = ", ".join(manifest.engines[0].gpu_archs) or "this machine's GPU"
         first = manifest.engines[0]
-        lines.append(f"Engines by {first.flavour} {first.version} for {archs}; they were not run.")
+        lines.append(
+            f"Engines by {first.flavour} {first.version} for {_gpus_of(first)}; {_run(manifest)}."
+        )
     return lines
+
+
+def _run(manifest: BundleManifest) -> str:
+    """What a GPU has done with the engines."""
+    judged = manifest.engine_parity
+    if judged:
+        return f"on {judged.gpu} their mask IoU with fp32 is {judged.parity.mask_iou_mean:.4f}"
+    if _engines_were_timed(manifest):
+        return "they were timed, and their masks were not looked at"
+    return "they were not run"
+
+
+def _engines_were_timed(manifest: BundleManifest) -> bool:
+    from hwsearch.runtime.gpus import is_on_gpu
+
+    latency = manifest.latency
+    return latency is not None and is_on_gpu(latency.target) and bool(manifest.engines)
+
+
+def _timed(manifest: BundleManifest) -> str:
+    """What the latency is that of."""
+    from hwsearch.runtime.gpus import is_on_gpu
+
+    if _engines_were_timed(manifest):
+        return "the engines"
+    if manifest.latency and is_on_gpu(manifest.latency.target):
+        return f"{manifest.latency.target.runtime}'s engines of the fp32 files"
+    return "the fp32 files"
+
+
+def _gpus_of(engine: EngineInfo) -> str:
+    if engine.gpu_archs:
+        return ", ".join(engine.gpu_archs)
+    if engine.flavour == "tensorrt-rtx":
+        return "its default set of GPUs, Ampere and later"
+    return engine.machine.gpu if engine.machine else "this machine's GPU"
 
 
 def _precision_line(plan: PrecisionPlan) -> str:

@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 
 from hwsearch.errors import ExportError, UsageError
-from hwsearch.export.engines import EngineOptions, build_engines, ready
+from hwsearch.export.engine_gate import judge_engines, judged_on_gpu
+from hwsearch.export.engines import EngineOptions, build_engines, check_parser, ready
+from hwsearch.export.gate import Probe
 from hwsearch.export.manifest import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -24,12 +26,13 @@ from hwsearch.export.manifest import (
     SUBNET_FILE,
     WEIGHTS_FILE,
     BundleManifest,
+    EngineParity,
     Parity,
     PrecisionPlan,
     Preprocessing,
     digest_file,
 )
-from hwsearch.export.parity import check_parity, preprocessing_of
+from hwsearch.export.parity import check_parity, drawn_images, preprocessing_of
 from hwsearch.export.pixels import Pixels
 from hwsearch.export.place import check_place, put_in_place, staging_folder
 from hwsearch.export.precision import PrecisionOptions, choose_precision
@@ -47,7 +50,8 @@ _VERSIONED = ("hwsearch", "torch", "onnx", "onnxruntime", "segment-anything")
 class StagedBundle:
     """A bundle that is complete but for its manifest, in a temporary directory.
 
-    `encoder` and `decoder` are the very files that will ship: time those.
+    `encoder` and `decoder` are fp32 files that will ship, and engines stand beside them: time the
+    ones that the target runs.
     """
 
     folder: Path
@@ -58,6 +62,7 @@ class StagedBundle:
     parity: Parity
     precision: PrecisionPlan | None
     engines: tuple[EngineInfo, ...]
+    engine_parity: EngineParity | None
 
     @property
     def encoder(self) -> Path:
@@ -80,7 +85,7 @@ class StagedBundle:
 
         Args:
             accuracy: what the subnet reaches on images that the search never saw.
-            latency: measured on `encoder` and `decoder`.
+            latency: measured on `encoder` and `decoder`, or on a GPU on the engines.
             provenance: where the subnet came from: supernet, study, trial.
 
         Returns:
@@ -107,6 +112,7 @@ class StagedBundle:
             latency=latency,
             precision=self.precision,
             engines=self.engines,
+            engine_parity=self.engine_parity,
             versions=_versions(),
             provenance=dict(provenance or {}),
         )
@@ -147,17 +153,20 @@ def stage_bundle(
         sam: the extracted subnet, a plain Segment Anything.
         geometry: that of the full model.
         subnet: which subnet `sam` is.
-        images: for the parity gate, H×W×3 uint8 RGB; without them, two that are drawn.
+        images: for the gates, H×W×3 uint8 RGB; without them, two that are drawn. Engines are
+            judged on those of `precision`, where there are some.
         precision: of the engines; files in it join the bundle. None: fp32, as the ONNX files.
-        engines: build TensorRT engines too.
+        engines: build TensorRT engines too; where a GPU here can run them, they are held against
+            the fp32 files on it.
         threads: of ONNX Runtime in the parity gate and the precision gate.
         progress: is told of the steps.
 
     Raises:
         UsageError: `sam` is not the subnet, or something that is no bundle stands at `out`.
         ExportError: the export failed, the parity gate did, TensorRT lacks an operator of a file
-            or can't build an engine, or nothing can be written beside `out`.
-        DeviceError: engines are asked for and TensorRT is not here.
+            or can't build an engine, the GPU's masks are not those of the files, or nothing can be
+            written beside `out`.
+        DeviceError: engines are asked for and TensorRT is not here, or the GPU can't run them.
     """
     progress = progress or SilentProgress()
     _check_subnet(sam, subnet)
@@ -185,9 +194,13 @@ def stage_bundle(
             plan = choose_precision(
                 folder, how=how, options=precision, threads=threads, progress=progress
             )
-        for file in sorted(folder.glob("*.onnx")):
+        files = sorted(folder.glob("*.onnx"))
+        for file in files:
             check_operators(file)
+        if not engines:  # a build parses them anyway
+            check_parser(files)
         built: tuple[EngineInfo, ...] = ()
+        verdict = None
         if engines:
             built = build_engines(
                 folder,
@@ -196,6 +209,16 @@ def stage_bundle(
                 precision=plan,
                 progress=progress,
             )
+            verdict = judge_engines(
+                folder,
+                how=how,
+                probes=precision.probes if precision else _as_probes(images),
+                options=engines,
+                limits=precision.limits if precision else None,
+                threads=threads,
+            )
+        if plan and verdict:
+            plan = judged_on_gpu(plan, verdict)
         yield StagedBundle(
             folder=folder,
             out=out,
@@ -205,6 +228,7 @@ def stage_bundle(
             parity=parity,
             precision=plan,
             engines=built,
+            engine_parity=verdict,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -237,6 +261,10 @@ def write_bundle(
         progress=progress,
     ) as staged:
         return staged.seal(accuracy=accuracy, provenance=provenance)
+
+
+def _as_probes(images: Sequence[Pixels] | None) -> list[Probe]:
+    return [Probe(image) for image in images or drawn_images()]
 
 
 def _check_subnet(sam: Sam, subnet: SubnetConfig) -> None:

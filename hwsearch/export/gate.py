@@ -1,4 +1,7 @@
-"""The precision gate: files of low precision against the fp32 files, without a GPU."""
+"""The precision gate: files of low precision, or engines, against the fp32 files.
+
+Files are judged on the CPU. Engines are judged by whoever can run them: `engine_gate`.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,10 @@ from hwsearch.export.prompts import to_frame
 from hwsearch.runtime.onnx_export import save_model
 from hwsearch.runtime.onnx_rounding import rounding_replica
 from hwsearch.runtime.onnxruntime import OnnxRuntimeRunner
-from hwsearch.runtime.runner import Array
+from hwsearch.runtime.runner import Array, Runner
 
 BOXES_AN_IMAGE = 8
+POINTS_A_PROMPT = 3  # a box and a point together
 
 
 @dataclass(frozen=True)
@@ -106,14 +110,25 @@ class Gate:
             embeddings: of each image.
             decoder: one of low precision; None for the fp32 one.
         """
-        if not all(np.isfinite(embedding).all() for embedding in embeddings):
-            return None
         path = self._decoder if decoder is None else self._replica(decoder)
         with self._open(path) as runner:
-            got = [
-                decode(runner, embedding, case.boxes, case.points)
-                for embedding, case in zip(embeddings, self._cases, strict=True)
-            ]
+            return self._judge(embeddings, runner)
+
+    def judge_runners(self, encoder: Runner, decoder: Runner) -> Parity | None:
+        """How far masks of two opened models are from those of fp32; None as in `judge`.
+
+        Raises:
+            DeviceError: they can't be run.
+        """
+        return self._judge([embed(encoder, case.frame) for case in self._cases], decoder)
+
+    def _judge(self, embeddings: Sequence[Floats], decoder: Runner) -> Parity | None:
+        if not all(np.isfinite(embedding).all() for embedding in embeddings):
+            return None
+        got = [
+            decode(decoder, embedding, case.boxes, case.points)
+            for embedding, case in zip(embeddings, self._cases, strict=True)
+        ]
         if not all(outputs.finite for outputs in got):
             return None
         pairs: list[tuple[Outputs, Outputs]] = list(zip(self._expected, got, strict=True))

@@ -107,8 +107,20 @@ class PrecisionPlan(Record):
     calibration_images: NonNegativeInt
 
 
+class EngineParity(Record):
+    """How far a bundle's engines, run on a GPU when they were exported, are from its fp32 files."""
+
+    gpu: str
+    parity: Parity
+
+
 class BundleManifest(Record):
-    """All that is known about a bundle. `latency` was measured on the bundle's own fp32 files."""
+    """All that is known about a bundle.
+
+    `latency` was measured on what the bundle holds: on its engines where `latency.target` is a GPU
+    and it has engines, else on its fp32 ONNX files, which on a GPU become engines for the purpose.
+    `engine_parity` is None where nothing but a GPU's timing, or not even that, has run the engines.
+    """
 
     schema_version: Literal[1] = 1
     created: str
@@ -121,6 +133,7 @@ class BundleManifest(Record):
     latency: Measurement | None = None
     precision: PrecisionPlan | None = None
     engines: tuple[EngineInfo, ...] = ()
+    engine_parity: EngineParity | None = None
     versions: dict[str, str]
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
 

@@ -33,9 +33,9 @@ from hwsearch.runtime.runner import Array
 
 _FILES: dict[Part, str] = {"encoder": ENCODER_FILE, "decoder": DECODER_FILE}
 _JUDGE = (
-    "ONNX Runtime {} on the CPU, on float32 replicas that round after each node as the files say; "
-    "no GPU took part"
+    "ONNX Runtime {} on the CPU, on float32 replicas that round after each node as the files say"
 )
+NO_GPU = "; no GPU took part"
 LOW_PRECISION_LIMITS = ParityLimits(
     embedding_cosine_min=0.99, mask_iou_mean=0.98, iou_prediction_max_error=0.02
 )
@@ -136,7 +136,7 @@ def choose_precision(
         embedding_cosine_limit=options.limits.embedding_cosine_min,
         mask_iou_limit=options.limits.mask_iou_mean,
         iou_prediction_error_limit=options.limits.iou_prediction_max_error,
-        judge=_JUDGE.format(importlib.metadata.version("onnxruntime")),
+        judge=_JUDGE.format(importlib.metadata.version("onnxruntime")) + NO_GPU,
         images="drawn" if options.drawn else "data",
         calibration_images=len(options.calibration) if options.precision == "int8" else 0,
     )

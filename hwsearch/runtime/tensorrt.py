@@ -2,7 +2,7 @@
 
 Networks are strongly typed: an engine's precision is that of its ONNX file, in every version of
 TensorRT from 10.13 to 11. Only API that all of them and TensorRT-RTX share is used. TensorRT-RTX
-builds without a GPU; TensorRT builds for the GPU of the machine it runs on.
+builds without a GPU, for a set of GPUs; TensorRT builds for the GPU of the machine it runs on.
 
 An engine is executable code: never load one that you don't trust.
 """
@@ -30,6 +30,7 @@ from hwsearch.runtime.tensorrt_info import (
     ShapeRange,
     build_machine,
     check_profiles,
+    current_gpu,
     onnx_sha256,
     shape_range,
     sidecar_path,
@@ -98,6 +99,7 @@ def build_engine(
     *,
     profiles: Mapping[str, tuple[Shape, Shape, Shape]],
     trt: TensorRT | None = None,
+    device: int | None = None,
     gpu_archs: tuple[str, ...] = (),
     workspace_bytes: int | None = None,
     timing_cache: Path | None = None,
@@ -114,19 +116,22 @@ def build_engine(
         profiles: input name → smallest, optimal and largest shape. Every input with a free
             dimension needs one.
         trt: which TensorRT; without it, the one that `load_tensorrt` finds.
+        device: N of the `cuda:N` to build on; without it, the calling thread's current GPU.
         gpu_archs: compute capabilities to build for, such as `("SM89",)`; TensorRT-RTX only.
-            Empty means the GPU of this machine.
+            Empty means the GPU of this machine to TensorRT, and to TensorRT-RTX a set of its own,
+            of Ampere and later.
         workspace_bytes: the most scratch memory that a layer may use; without it, all there is.
         timing_cache: a file with what earlier builds measured, which this one adds to; not for
             TensorRT-RTX, which measures nothing.
-        progress: is told of the builder's phases.
+        progress: is told of the builder's phases, and of a timing cache that could not be kept.
         stop: ends the build when another thread sets it.
 
     Raises:
         UsageError: a profile or an architecture that this model or this TensorRT can't have.
         ExportError: the ONNX file can't be parsed or built; the message holds TensorRT's own. Or
             the engine can't be written, or the build was stopped.
-        DeviceError: TensorRT is not installed, or finds no GPU where it needs one.
+        DeviceError: TensorRT is not installed, or finds no GPU where it needs one, or `device`
+            can't be used.
     """
     trt = trt or load_tensorrt()
     ranges = {name: shape_range(name, shapes) for name, shapes in profiles.items()}
@@ -138,14 +143,20 @@ def build_engine(
         gpu_archs=gpu_archs,
         workspace_bytes=workspace_bytes,
         timing_cache=timing_cache if trt.flavour == "tensorrt" else None,
+        device=current_gpu() if device is None else device,
     )
     stop = stop or threading.Event()
+    progress = progress or SilentProgress()
+    warn = progress.log
     began = time.monotonic()
-    with (progress or SilentProgress()).task(f"Building {engine_path.name}", 1) as advance:
+    with progress.task(f"Building {engine_path.name}", 1) as advance:
         monitor = build_monitor(trt.module, advance, stop=stop)
         with build_log(trt.module) as log:
             plan = _stoppable(
-                lambda: build_plan(trt.module, order, log=log, monitor=monitor, stop=stop), stop
+                lambda: build_plan(
+                    trt.module, order, log=log, monitor=monitor, stop=stop, warn=warn
+                ),
+                stop,
             )
     info = EngineInfo(
         file=engine_path.name,
@@ -159,17 +170,10 @@ def build_engine(
         workspace_bytes=workspace_bytes,
         timing_cache=order.timing_cache is not None,
         build_s=round(time.monotonic() - began, 3),
-        machine=build_machine(),
+        machine=build_machine(order.device),
         hwsearch_version=hwsearch.__version__,
     )
-    try:
-        with replace_file(engine_path) as temporary:
-            temporary.write_bytes(plan)
-        write_text(sidecar_path(engine_path), info.model_dump_json(indent=2) + "\n")
-    except OSError as error:
-        raise ExportError(
-            f"{engine_path} could not be written ({error.strerror}): name another folder."
-        ) from None
+    _write(engine_path, plan, info)
     return info
 
 
@@ -248,6 +252,24 @@ def _stoppable(work: Callable[[], _Result], stop: threading.Event) -> _Result:
     if errors:
         raise errors[0]
     return results[0]
+
+
+def _write(engine: Path, plan: bytes, info: EngineInfo) -> None:
+    """Write both files, or neither: an engine never stands beside another one's description."""
+    sidecar = sidecar_path(engine)
+    try:
+        sidecar.unlink(missing_ok=True)
+        with replace_file(engine) as temporary:
+            temporary.write_bytes(plan)
+        try:
+            write_text(sidecar, info.model_dump_json(indent=2) + "\n")
+        except BaseException:
+            engine.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ExportError(
+            f"{engine} could not be written ({error.strerror}): name another folder."
+        ) from None
 
 
 def _require_onnx(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from hwsearch.runtime.tensorrt_log import BuildLog
 
 @dataclass(frozen=True)
 class BuildOrder:
-    """What one build is to do."""
+    """What one build is to do; `device` is the GPU's number, None on a machine without one."""
 
     onnx_path: Path
     profiles: Mapping[str, ShapeRange]
     gpu_archs: tuple[str, ...]
     workspace_bytes: int | None
     timing_cache: Path | None
+    device: int | None
 
 
 def build_plan(
@@ -35,12 +36,18 @@ def build_plan(
     log: BuildLog,
     monitor: Any,  # noqa: ANN401
     stop: threading.Event,
+    warn: Callable[[str], None],
 ) -> bytes:
     """Parse, configure and build: the bytes of an engine.
+
+    Each thread has a current GPU of its own, so this has to be called in the one that builds.
+    `warn` is told what went wrong without harm to the engine.
 
     Raises:
         UsageError, ExportError, DeviceError: as `tensorrt.build_engine`.
     """
+    if order.device is not None:
+        use_gpu(order.device)
     builder = new_builder(trt, log)
     # The parser holds weights that the network uses, so it has to live as long.
     network, parser = parsed(trt, builder, order.onnx_path, log)
@@ -71,8 +78,26 @@ def build_plan(
             f"TensorRT can't build {order.onnx_path}{_culprit(order.onnx_path, reason)}: {reason}."
         )
     if keep_timings:
-        keep_timings()
+        try:
+            keep_timings()
+        except ExportError as error:  # the engine is no worse for it
+            warn(f"Warning: {error}")
     return bytes(plan)
+
+
+def use_gpu(index: int) -> None:
+    """Make a GPU the current one of the calling thread, which is the one that TensorRT takes.
+
+    Raises:
+        DeviceError: it can't be used; the message says why.
+    """
+    import torch
+
+    try:
+        torch.cuda.set_device(index)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch has no CUDA
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        raise DeviceError(f"cuda:{index} can't be used: {reason}.") from None
 
 
 def new_builder(trt: Any, log: BuildLog) -> Any:  # noqa: ANN401

@@ -8,6 +8,7 @@ use for a cache.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,16 @@ from hwsearch.files import replace_file
 LOCK_TIMEOUT_S = 60.0  # it is held for as long as a file of a few megabytes takes to read or write
 
 
+def timing_cache_name(gpu: str, version: str) -> str:
+    """A file name of one GPU and one TensorRT alone: each would overwrite the cache of another.
+
+    Args:
+        gpu: the GPU's name, such as `NVIDIA L4`.
+        version: TensorRT's.
+    """
+    return f"timing-{re.sub(r'[^A-Za-z0-9.]+', '-', f'{gpu}-{version}')}.cache"
+
+
 def load_timing_cache(config: Any, path: Path) -> Callable[[], None]:  # noqa: ANN401
     """Give a builder config the cache in a file; an unusable one is as good as none.
 
@@ -28,22 +39,28 @@ def load_timing_cache(config: Any, path: Path) -> Callable[[], None]:  # noqa: A
         path: the file; it need not be there.
 
     Returns:
-        To be called after the build: adds what the build measured to the file.
+        To be called after the build: adds what the build measured to the file, and raises
+        ExportError where it can't.
 
     Raises:
         ExportError: the file can't be read or written, or another build does not let go of it.
     """
-    cache = config.create_timing_cache(_read(path))
+    cache = config.create_timing_cache(_read(path))  # None: a damaged file
     # False: a cache of another GPU or version is refused, not used by mistake
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
+        if cache is not None:
+            config.set_timing_cache(cache, ignore_mismatch=False)
 
     def save() -> None:
         own = config.get_timing_cache()
+        if own is None:
+            return
         with _locked(path):
             theirs = config.create_timing_cache(_bytes(path))
-            own.combine(theirs, ignore_mismatch=False)  # False where they don't fit: own ones stay
+            if theirs is not None:
+                # False where they don't fit: own ones stay
+                own.combine(theirs, ignore_mismatch=False)
             try:
                 with replace_file(path) as temporary:
                     temporary.write_bytes(own.serialize())

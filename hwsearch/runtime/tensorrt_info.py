@@ -40,10 +40,11 @@ class BuildMachine(Record):
 class EngineInfo(Record):
     """What an engine file does not say about itself.
 
-    `gpu_archs` are the compute capabilities that it was built for (`SM89`); empty means the GPU
-    of the machine that built it, which `machine` describes (None: it had none). `onnx_file` is
-    the model that it was built from, whose precision is the engine's. The fields that default to
-    None are unknown of engines built by versions of hwsearch before 0.2.
+    `gpu_archs` are the compute capabilities that it was built for (`SM89`). Empty means, of
+    TensorRT, the GPU that it was built on, and of TensorRT-RTX that library's own set, of Ampere
+    and later. `machine` describes the GPU that it was built on (None: there was none).
+    `onnx_file` is the model that it was built from, whose precision is the engine's. The fields
+    that default to None are unknown of engines built by versions of hwsearch before 0.2.
     """
 
     file: str
@@ -102,13 +103,19 @@ def onnx_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def build_machine() -> BuildMachine | None:
-    """The GPU that TensorRT builds on, the current one of torch; None where there is none."""
+def current_gpu() -> int | None:
+    """Number of the GPU that is the calling thread's current one; None where there is none."""
     import torch
 
-    if not torch.cuda.is_available():
+    return torch.cuda.current_device() if torch.cuda.is_available() else None
+
+
+def build_machine(index: int | None) -> BuildMachine | None:
+    """The GPU of a number that TensorRT builds on; None where there is none."""
+    import torch
+
+    if index is None or not torch.cuda.is_available():
         return None
-    index = torch.cuda.current_device()
     major, minor = torch.cuda.get_device_capability(index)
     return BuildMachine(
         gpu=torch.cuda.get_device_name(index),

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from hwsearch.errors import DeviceError, UsageError
+from hwsearch.errors import DeviceError, ExportError, UsageError
 from hwsearch.records import Target, short_digest
 from hwsearch.runtime.gpus import gpu_index
 from hwsearch.runtime.runner import require_file
@@ -23,6 +23,9 @@ from hwsearch.runtime.tensorrt import (
     load_tensorrt,
     onnx_sha256,
 )
+from hwsearch.runtime.tensorrt_build import use_gpu
+from hwsearch.runtime.tensorrt_cache import timing_cache_name
+from hwsearch.runtime.tensorrt_info import read_engine_info
 from hwsearch.runtime.tensorrt_runner import TensorRtRunner
 
 _FLAVOURS: dict[str, Flavour] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
@@ -34,23 +37,24 @@ def open_on_gpu(target: Target, path: Path) -> TensorRtRunner:
 
     Raises:
         DeviceError: TensorRT is not installed, there is no GPU, or the engine can't be loaded.
-        ExportError: TensorRT can't build an engine from the file.
+        ExportError: TensorRT can't build an engine from the file, or the engine is not the one
+            that the file beside it describes.
         UsageError: the file has open dimensions that are not those of a Segment Anything model.
     """
     require_file(path)
     trt = load_tensorrt(prefer=_FLAVOURS[target.runtime])
-    device = torch.device("cuda", gpu_index(target.device))
-    try:
-        torch.cuda.set_device(device)  # TensorRT builds for the current one
-    except (RuntimeError, AssertionError) as error:  # the latter where torch has no CUDA
-        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
-        raise DeviceError(f"{target.device} can't be used: {reason}.") from None
-    engine = path if path.suffix == ".engine" else engine_of(target, path, trt=trt)
-    return TensorRtRunner(engine, trt=trt, device=device)
+    index = gpu_index(target.device)
+    use_gpu(index)  # engines are loaded onto the current one
+    if path.suffix == ".engine":
+        engine = path
+        read_engine_info(engine)  # raises for a file that is not the one that was built
+    else:
+        engine = engine_of(target, path, trt=trt)
+    return TensorRtRunner(engine, trt=trt, device=torch.device("cuda", index))
 
 
 def engine_of(target: Target, path: Path, *, trt: TensorRT) -> Path:
-    """The engine of an ONNX file for a target, built unless it is there.
+    """The engine of an ONNX file for a target, built on its GPU unless it is there, intact.
 
     Raises:
         DeviceError, ExportError, UsageError: as `open_on_gpu`.
@@ -58,14 +62,30 @@ def engine_of(target: Target, path: Path, *, trt: TensorRT) -> Path:
     conditions = (onnx_sha256(path), target.device_name, trt.flavour, trt.version, target.batch)
     digest = short_digest("\n".join(map(str, conditions)))
     engine = path.with_name(f"{path.stem}-{digest}.engine")
-    if not engine.exists():
+    if not _is_intact(engine):
         for outdated in path.parent.glob(f"{path.stem}-{'?' * len(digest)}.engine*"):
             outdated.unlink()
         shapes = fixed_shapes(path, batch=target.batch)
         profiles = {name: (shape, shape, shape) for name, shape in shapes.items()}
-        cache = path.with_name("timing.cache")  # like layers of a group's subnets run alike
-        build_engine(path, engine, profiles=profiles, trt=trt, timing_cache=cache)
+        build_engine(
+            path,
+            engine,
+            profiles=profiles,
+            trt=trt,
+            device=gpu_index(target.device),
+            # like layers of a group's subnets run alike
+            timing_cache=path.with_name(timing_cache_name(target.device_name, trt.version)),
+        )
     return engine
+
+
+def _is_intact(engine: Path) -> bool:
+    """Whether an engine is there with its description; one whose build was cut short has none."""
+    try:
+        read_engine_info(engine)
+    except ExportError:
+        return False
+    return True
 
 
 def fixed_shapes(path: Path, *, batch: int) -> dict[str, Shape]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.evaluation import EvaluationSet, evaluate
 from hwsearch.export.bundle import stage_bundle, write_bundle
-from hwsearch.export.engines import EngineOptions, ready
+from hwsearch.export.engines import EngineOptions, for_target, ready
 from hwsearch.export.gate import Probe
 from hwsearch.export.manifest import Precision
 from hwsearch.export.precision import PrecisionOptions
@@ -52,7 +52,8 @@ def export_pick(
         pick: which subnet of the front, 0 the fastest; None for the study's pick.
         precision: of the engines; it is judged on images that the search never saw, and int8 is
             calibrated on images that the search chose on.
-        engines: build TensorRT engines too.
+        engines: build TensorRT engines too; for a study on a GPU they are built so that they can
+            be timed: on it, with its TensorRT, and for its batch.
         settings: how carefully to measure.
         allow_stale: add to a profile that was begun under other versions.
         progress: who shows the steps.
@@ -61,7 +62,8 @@ def export_pick(
         HwsearchError: the study is not finished, belongs to another supernet, or a file can't be
             exported, gated or timed.
         DeviceError: the study's device is not here.
-        UsageError: the study's target runs other files than a bundle holds.
+        UsageError: the study's target runs other files than a bundle holds, or other engines than
+            are asked for.
     """
     progress = progress or SilentProgress()
     result = load_study(workspace, study).result
@@ -86,7 +88,7 @@ def export_pick(
         batch=wanted.batch,
     )
     if engines:
-        engines = ready(engines)
+        engines = ready(for_target(engines, target) if is_on_gpu(target) else engines)
     sam = supernet.extract(candidate.subnet)
     data = search_data(
         result.data, framing=result.framing, max_views=result.max_views, seed=result.seed

@@ -166,8 +166,16 @@ def test_a_folder_that_can_not_be_written(
 
 
 @pytest.mark.usefixtures("rtx")
-def test_a_broken_model(place: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch):
-    """A file that is damaged between the gate and the build."""
+@pytest.mark.parametrize("more", [("--format", "tensorrt", "--gpu-arch", "sm89"), ()])
+def test_a_broken_model(
+    place: Path,
+    tmp_path: Path,
+    capsys: Any,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
+):
+    """A file that is damaged after the gate: TensorRT's parser is asked without a build too."""
     check = bundle_module.check_operators
 
     def damaging(path: Path) -> None:
@@ -175,7 +183,6 @@ def test_a_broken_model(place: Path, tmp_path: Path, capsys: Any, monkeypatch: p
         path.write_bytes(b"nothing of use")
 
     monkeypatch.setattr(bundle_module, "check_operators", damaging)
-    more = ("--format", "tensorrt", "--gpu-arch", "sm89")
     code, said = fails(capsys, *arguments(place, tmp_path / "b", *more))
     assert code == 1
     assert "TensorRT can't parse" in said

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import onnx
 import pytest
@@ -24,6 +25,7 @@ from hwsearch.runtime.tensorrt import (
     Shape,
     ShapeRange,
     TensorRT,
+    build_engine,
     check_profiles,
     onnx_sha256,
 )
@@ -206,6 +208,7 @@ def test_engines_travel_in_the_bundle(sam: Sam, tmp_path: Path, monkeypatch: pyt
         *,
         profiles: dict[str, tuple[Shape, Shape, Shape]],
         trt: TensorRT,
+        device: int | None,
         gpu_archs: tuple[str, ...],
         workspace_bytes: int | None,
         timing_cache: Path | None,
@@ -227,7 +230,7 @@ def test_engines_travel_in_the_bundle(sam: Sam, tmp_path: Path, monkeypatch: pyt
             gpu_archs=gpu_archs,
         )
 
-    monkeypatch.setattr(engines, "build_engine", build)
+    monkeypatch.setattr(engines, "build_engine", create_autospec(build_engine, side_effect=build))
     archs = SimpleNamespace(__members__={"SM89": 0})
     trt = TensorRT(
         module=SimpleNamespace(ComputeCapability=archs), flavour="tensorrt-rtx", version="1.7.1"
@@ -238,7 +241,7 @@ def test_engines_travel_in_the_bundle(sam: Sam, tmp_path: Path, monkeypatch: pyt
         geometry=GEOMETRY,
         subnet=MIXED,
         engines=EngineOptions(
-            trt=trt, gpu_archs=("SM89",), max_batch=2, max_prompts=4, max_points=3
+            trt=trt, gpu_archs=("SM89",), batch=2, max_batch=3, max_prompts=4, max_points=3
         ),
     )
     manifest = read_manifest(out)
@@ -247,7 +250,9 @@ def test_engines_travel_in_the_bundle(sam: Sam, tmp_path: Path, monkeypatch: pyt
     encoder, decoder = manifest.engines
     assert (encoder.file, decoder.file) == ("encoder.engine", "decoder.engine")
     assert encoder.gpu_archs == decoder.gpu_archs == ("SM89",)
-    assert encoder.profiles["image"].max == (2, 3, 112, 112)
+    assert encoder.profiles["image"] == ShapeRange(
+        min=(1, 3, 112, 112), opt=(2, 3, 112, 112), max=(3, 3, 112, 112)
+    )
     assert decoder.profiles["point_coords"].max == (4, 3, 2)
     assert decoder.profiles["point_labels"].min == (1, 1)
     assert decoder.onnx_sha256 == onnx_sha256(out / "decoder.onnx")
@@ -258,7 +263,9 @@ def shape_of(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     return tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim)
 
 
-@pytest.mark.parametrize("options", [{"max_batch": 0}, {"max_prompts": 0}, {"max_points": 1}])
+@pytest.mark.parametrize(
+    "options", [{"max_batch": 0}, {"batch": 2}, {"max_prompts": 0}, {"max_points": 1}]
+)
 def test_engines_that_could_run_nothing_are_refused(
     sam: Sam, tmp_path: Path, options: dict[str, int]
 ):

@@ -256,6 +256,22 @@ def test_an_engine_that_is_not_the_one_described_is_refused(
         read_engine_info(engine)
 
 
+def test_a_description_that_can_not_be_written_leaves_no_engine(
+    rtx: TensorRT, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The engine before it had a description, which may not come to stand beside the new one."""
+    engine = tmp_path / "d.engine"
+    sidecar_path(engine).write_text("of an earlier engine")
+
+    def refuse(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensorrt, "write_text", refuse)
+    with pytest.raises(ExportError, match=r"d\.engine could not be written \(No space left"):
+        build_engine(folder / "decoder.onnx", engine, profiles=DECODER_PROFILES, trt=rtx)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_parser_alone_says_what_it_refuses(rtx: TensorRT, folder: Path, tmp_path: Path):
     assert parse_fault(folder / "encoder.onnx", trt=rtx) is None
     nodes = [helper.make_node("Det", ["a"], ["x"], name="node-x")]

@@ -13,10 +13,11 @@ from filelock import FileLock
 from tiny import MIXED, tiny_supernet
 
 from hwsearch.errors import ExportError
+from hwsearch.progress import SilentProgress
 from hwsearch.runtime import tensorrt_cache
 from hwsearch.runtime.onnx_export import export_decoder
 from hwsearch.runtime.tensorrt import TensorRT, build_engine, load_tensorrt
-from hwsearch.runtime.tensorrt_cache import load_timing_cache
+from hwsearch.runtime.tensorrt_cache import load_timing_cache, timing_cache_name
 
 PROFILES = {
     "point_coords": ((1, 1, 2), (1, 2, 2), (8, 4, 2)),
@@ -47,8 +48,8 @@ class Config:
     def __init__(self) -> None:
         self.cache: Cache | None = None
 
-    def create_timing_cache(self, data: bytes) -> Cache:
-        return Cache(data)
+    def create_timing_cache(self, data: bytes) -> Cache | None:
+        return None if data.startswith(b"\0") else Cache(data)
 
     def set_timing_cache(self, cache: Cache, ignore_mismatch: bool) -> bool:
         assert not ignore_mismatch
@@ -89,6 +90,23 @@ def test_the_cache_of_another_gpu_is_not_used(tmp_path: Path):
     config.build("conv")
     save()
     assert path.read_bytes() == b"conv"
+
+
+def test_a_damaged_cache_is_as_good_as_none(tmp_path: Path):
+    path = tmp_path / "timing.cache"
+    path.write_bytes(b"\0cut")
+    config = Config()
+    save = load_timing_cache(config, path)
+    config.build("conv")
+    save()
+    assert path.read_bytes() == b"conv"
+
+
+def test_each_gpu_and_version_has_a_file_of_its_own():
+    name = timing_cache_name("NVIDIA L4", "10.13.3")
+    assert name == "timing-NVIDIA-L4-10.13.3.cache"
+    assert name != timing_cache_name("NVIDIA L40S", "10.13.3")
+    assert "/" not in timing_cache_name("GPU/0", "1")
 
 
 def test_only_one_build_writes_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -156,6 +174,36 @@ def test_the_calls_are_those_of_the_real_library(real: TensorRT, tmp_path: Path)
         assert info.timing_cache
         sizes.append(path.stat().st_size)
     assert sizes[0] == sizes[1] > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_a_cache_that_can_not_be_kept_costs_no_engine(
+    real: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Listener(SilentProgress):
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        def log(self, message: str) -> None:
+            self.said.append(message)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tensorrt_cache, "replace_file", refuse)
+    model = export_decoder(tiny_supernet().extract(MIXED), tmp_path / "decoder.onnx")
+    listener = Listener()
+    build_engine(
+        model,
+        tmp_path / "d.engine",
+        profiles=PROFILES,
+        trt=TensorRT(module=real.module, flavour="tensorrt", version="10.13.3"),
+        timing_cache=tmp_path / "timing.cache",
+        progress=listener,
+    )
+    assert (tmp_path / "d.engine").stat().st_size > 0
+    (sentence,) = listener.said
+    assert "timing.cache can't be used (Permission denied)" in sentence
 
 
 def test_tensorrt_rtx_gets_no_cache(real: TensorRT, tmp_path: Path):

@@ -1,7 +1,9 @@
 """From an ONNX file to the engine of a target: built once, of one shape, in the worker."""
 
+import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import onnx
 import pytest
@@ -9,12 +11,13 @@ import torch
 from onnx import TensorProto, helper
 from tiny import MIXED, tiny_supernet
 
-from hwsearch.errors import DeviceError, UsageError
+from hwsearch.errors import DeviceError, ExportError, UsageError
 from hwsearch.records import Target
-from hwsearch.runtime import tensorrt_open
+from hwsearch.runtime import tensorrt_build, tensorrt_open
 from hwsearch.runtime.onnx_export import export_decoder, export_encoder
 from hwsearch.runtime.open import open_runner
-from hwsearch.runtime.tensorrt import TensorRT, load_tensorrt
+from hwsearch.runtime.tensorrt import TensorRT, build_engine, load_tensorrt
+from hwsearch.runtime.tensorrt_info import EngineInfo, onnx_sha256, sidecar_path
 from hwsearch.runtime.tensorrt_open import engine_of, fixed_shapes
 
 TARGET = Target(
@@ -38,14 +41,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The profiles of each build that was asked for."""
+    """What each build was asked for, by name."""
     asked: list[dict[str, Any]] = []
 
-    def build(onnx_path: Path, engine_path: Path, *, profiles: Any, trt: TensorRT) -> None:
-        asked.append(profiles)
+    def build(onnx_path: Path, engine_path: Path, *, trt: TensorRT, **more: Any) -> EngineInfo:
+        asked.append(more)
         engine_path.write_bytes(b"plan")
+        info = EngineInfo(
+            file=engine_path.name,
+            flavour=trt.flavour,
+            version=trt.version,
+            onnx_sha256=onnx_sha256(onnx_path),
+            profiles={},
+            gpu_archs=(),
+        )
+        sidecar_path(engine_path).write_text(info.model_dump_json())
+        return info
 
-    monkeypatch.setattr(tensorrt_open, "build_engine", build)
+    monkeypatch.setattr(
+        tensorrt_open, "build_engine", create_autospec(build_engine, side_effect=build)
+    )
     return asked
 
 
@@ -67,9 +82,51 @@ def test_shapes_are_a_batch_of_images_and_one_box(folder: Path):
 def test_an_engine_has_the_one_shape_that_is_timed(
     folder: Path, tmp_path: Path, builds: list[dict[str, Any]]
 ):
-    engine_of(TARGET, copy(folder, tmp_path), trt=FAKE)
+    path = copy(folder, tmp_path)
+    engine_of(TARGET, path, trt=FAKE)
     shape = (2, 3, MIXED.resolution, MIXED.resolution)
-    assert builds == [{"image": (shape, shape, shape)}]
+    assert builds == [
+        {
+            "profiles": {"image": (shape, shape, shape)},
+            "device": 0,
+            "timing_cache": path.with_name("timing-NVIDIA-L4-1.7.1.116.cache"),
+        }
+    ]
+
+
+def test_an_engine_is_built_on_the_gpu_of_the_target(
+    folder: Path, tmp_path: Path, builds: list[dict[str, Any]]
+):
+    second = TARGET.model_copy(update={"device": "cuda:1"})
+    engine_of(second, copy(folder, tmp_path), trt=FAKE)
+    assert [build["device"] for build in builds] == [1]
+
+
+@pytest.mark.parametrize("fault", ["no description", "another engine"])
+def test_an_engine_that_is_not_intact_is_built_again(
+    folder: Path, tmp_path: Path, builds: list[dict[str, Any]], fault: str
+):
+    path = copy(folder, tmp_path)
+    engine = engine_of(TARGET, path, trt=FAKE)
+    sidecar = sidecar_path(engine)
+    if fault == "no description":
+        sidecar.unlink()
+    else:
+        info = EngineInfo.from_json(sidecar.read_bytes())
+        sidecar.write_text(info.model_copy(update={"engine_sha256": "0" * 64}).model_dump_json())
+    assert engine_of(TARGET, path, trt=FAKE) == engine
+    assert len(builds) == 2
+
+
+def test_an_engine_that_is_not_the_one_described_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tensorrt_open, "load_tensorrt", lambda **_: FAKE)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    engine = tmp_path / "encoder.engine"
+    engine.write_bytes(b"plan")
+    with pytest.raises(ExportError, match=r"encoder\.engine\.json is missing"):
+        open_runner(TARGET, engine)
 
 
 def test_an_engine_is_built_once(folder: Path, tmp_path: Path, builds: list[dict[str, Any]]):
@@ -120,12 +177,33 @@ def test_open_dimensions_of_another_model_are_named(tmp_path: Path):
         fixed_shapes(path, batch=1)
 
 
-def test_the_engine_builds_for_real(folder: Path, tmp_path: Path):
+def watch_builder(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads in which builders are made."""
+    threads: list[int] = []
+    make = tensorrt_build.new_builder
+
+    def watched(*given: Any) -> Any:
+        threads.append(threading.get_ident())
+        return make(*given)
+
+    monkeypatch.setattr(tensorrt_build, "new_builder", watched)
+    return threads
+
+
+def test_the_engine_builds_for_real(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip(
         "tensorrt_rtx_bindings", reason='needs pip install "hwsearch[tensorrt-rtx]"'
     )
     trt = load_tensorrt(prefer="tensorrt-rtx")
-    engine = engine_of(TARGET, copy(folder, tmp_path), trt=trt)
+    chosen: dict[int, int] = {}  # thread → GPU
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda index: chosen.update({threading.get_ident(): index})
+    )
+    logged_in = watch_builder(monkeypatch)
+    second = TARGET.model_copy(update={"device": "cuda:1"})
+    engine = engine_of(second, copy(folder, tmp_path), trt=trt)
+    assert logged_in
+    assert all(chosen.get(thread) == 1 for thread in logged_in), "built on another GPU"
     assert engine.stat().st_size > 10_000
 
 

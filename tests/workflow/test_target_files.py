@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
@@ -11,11 +12,14 @@ from onnx import TensorProto
 from tiny import tiny_supernet
 
 from hwsearch.errors import UsageError
+from hwsearch.export import engines
 from hwsearch.export.engines import EngineOptions
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Target
+from hwsearch.runtime.gpus import Gpu
 from hwsearch.runtime.model_files import reads_plain_onnx
 from hwsearch.runtime.onnx_export import read_metadata
+from hwsearch.runtime.tensorrt import Flavour, TensorRT
 from hwsearch.workflow import export
 from hwsearch.workflow.timing import exported
 from hwsearch.workflow.workspace import Workspace
@@ -96,3 +100,72 @@ def test_an_engine_of_low_precision_is_built_from_such_files(half: str, element_
             assert read_metadata(path)["precision"] == f"{half}, norms fp32"
             weights = onnx.load(path).graph.initializer
             assert element_type in {weight.data_type for weight in weights}
+
+
+ADA = Gpu(name="NVIDIA L4", uuid="0", compute_capability="8.9", memory_bytes=1, cuda="12.8")
+ARCHS = SimpleNamespace(__members__={"SM86": 0, "SM89": 1})
+
+
+class Seen(Exception):  # noqa: N818 - it ends the export where the options are known
+    pass
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[EngineOptions]:
+    """What `export_pick` has engines built with for a study on the second GPU, in batches of 4."""
+    studied = target("tensorrt-rtx", "fp32").model_copy(update={"device": "cuda:1", "batch": 4})
+    supernet = tiny_supernet()
+    result = SimpleNamespace(
+        supernet_id=supernet.id,
+        weights_digest=supernet.weights_digest(),
+        target=studied,
+        pick=None,
+    )
+    seen: list[EngineOptions] = []
+
+    def ready(options: EngineOptions) -> EngineOptions:
+        seen.append(engines.ready(options))
+        raise Seen
+
+    def load(*, prefer: Flavour | None = None) -> TensorRT:
+        module = SimpleNamespace(ComputeCapability=ARCHS)
+        return TensorRT(module=module, flavour=prefer or "tensorrt", version="1")
+
+    monkeypatch.setattr(export, "load_study", lambda *_: SimpleNamespace(result=result))
+    monkeypatch.setattr(export, "resolve_target", lambda **_: studied)
+    monkeypatch.setattr(export, "ready", ready)
+    monkeypatch.setattr(engines, "load_tensorrt", load)
+    monkeypatch.setattr(engines, "find_gpu", {"cuda:1": ADA}.__getitem__)
+    return seen
+
+
+def export_with(folder: Path, **options: Any) -> None:
+    export.export_pick(
+        tiny_supernet(),
+        "s",
+        workspace=Workspace(folder),
+        out=folder / "bundle",
+        engines=EngineOptions(**options),
+    )
+
+
+def test_engines_of_a_study_on_a_gpu_can_be_timed(
+    asked: list[EngineOptions], tmp_path: Path
+) -> None:
+    with pytest.raises(Seen):
+        export_with(tmp_path, gpu_archs=("SM86", "SM89"), max_batch=2)
+    (options,) = asked
+    assert options.trt is not None
+    assert options.trt.flavour == "tensorrt-rtx", "though TensorRT is here too"
+    assert (options.device, options.batch, options.max_batch) == (1, 4, 4)
+    with pytest.raises(Seen):
+        export_with(tmp_path, max_batch=8)
+    assert (asked[-1].batch, asked[-1].max_batch) == (4, 8)
+
+
+def test_engines_that_the_gpu_of_the_study_can_not_load_are_refused(
+    asked: list[EngineOptions], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"for SM86 can't be timed on NVIDIA L4.*--gpu-arch sm89"):
+        export_with(tmp_path, gpu_archs=("SM86",))
+    assert not asked
