@@ -94,7 +94,7 @@ def load_tensorrt(*, prefer: Flavour | None = None) -> TensorRT:
     extras = " or ".join(f'pip install "hwsearch[{flavour}]"' for flavour in flavours)
     if broken:
         raise DeviceError(
-            f"{' and '.join(broken)} is installed here, but can't be imported: install it again, "
+            f"{' and '.join(broken)} can't be imported, though it is installed: install it again, "
             f"{extras}."
         )
     raise DeviceError(f"{' or '.join(flavours)} is not installed here: {extras}.")
