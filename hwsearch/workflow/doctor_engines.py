@@ -115,11 +115,9 @@ def _try_engines(
                 f"against ONNX Runtime on the CPU in fp32: {how_near}",
             ),
         )
+        image: dict[str, Array] = {"image": expectation.frame}
         prompt = _prompts(embeddings, boxes, points)[0]
-        for part, runner, inputs in (
-            ("encoder", encoder, {"image": expectation.frame}),
-            ("decoder", decoder, prompt),
-        ):
+        for part, runner, inputs in (("encoder", encoder, image), ("decoder", decoder, prompt)):
             title = f"{precision} {part}"
             yield from _told(title, _timed(title, target, runner, inputs))
 

@@ -67,6 +67,8 @@ def test_the_page_as_json(
 def test_it_examines_gpus_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--device", "cpu"]) == 2
     assert "take cuda or cuda:N" in capsys.readouterr().err
+    assert run(["doctor", "--device", "cuda:x"]) == 2
+    assert "'cuda:x': take cuda or cuda:N" in capsys.readouterr().err
     for device in ("tpu", "cuda:x", "cudax"):
         with pytest.raises(UsageError):
             next(examine_device(tiny_supernet(), device=device))
