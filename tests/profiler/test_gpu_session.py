@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,6 +147,29 @@ def test_a_gpu_that_nobody_tells_of_is_left_out(monkeypatch: pytest.MonkeyPatch)
         with watch.turn():
             pass
         assert watch.worst() is None
+
+
+def test_a_look_that_outlasts_its_turn_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, over = threading.Event(), threading.Event()
+    idle = GpuState(
+        driver="580",
+        sm_clock_mhz=300,
+        max_sm_clock_mhz=2000,
+        memory_clock_mhz=6000,
+        temperature_c=40,
+    )
+
+    def read() -> GpuState:
+        begun.set()
+        assert over.wait(60)
+        return idle
+
+    monkeypatch.setattr(conditions, "gpu_gauge", lambda device: nullcontext(read))
+    with conditions.GpuWatch(GPU) as watch:
+        with watch.turn():
+            assert begun.wait(60)
+        over.set()
+    assert watch.worst() is None
 
 
 def test_nothing_is_asked_of_a_gpu_for_a_target_on_the_cpu(
