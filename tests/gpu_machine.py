@@ -40,6 +40,9 @@ class Machine:
     replays: int = 0
     capturing: list[Callable[[], None]] | None = None
     streams: list[int] = field(default_factory=list)
+    current_stream: object = None
+    broken: str = ""  # what CUDA answers from now on
+    breaks_in_capture: str = ""  # what it answers after a capture that failed
 
     def clock(self) -> float:
         return self.host
@@ -77,8 +80,13 @@ class Machine:
         stream = create_autospec(_STREAM, instance=True)
         stream.cuda_stream = 1000 + len(self.streams)
         self.streams.append(stream.cuda_stream)
-        stream.synchronize.side_effect = lambda: self.wait(self.busy_until)
+        stream.synchronize.side_effect = self.synchronize
         return stream
+
+    def synchronize(self, device: torch.device | None = None) -> None:
+        if self.broken:
+            raise RuntimeError(self.broken)
+        self.wait(self.busy_until)
 
     def graph(self) -> object:
         graph = create_autospec(_GRAPH, instance=True)
@@ -93,18 +101,31 @@ class Machine:
         return graph
 
     @contextmanager
-    def capture(self, cuda_graph: object, *, stream: object) -> Iterator[None]:
+    def capture(
+        self, cuda_graph: object, *, stream: object, capture_error_mode: str
+    ) -> Iterator[None]:
+        """As torch does it: where a capture fails, its end raises and its stream stays current."""
+        assert capture_error_mode == "thread_local", "else other threads' calls end the capture"
         self.captures += 1
         self.capturing = []
+        before, self.current_stream = self.current_stream, stream
         try:
             yield
-            cuda_graph.work = self.capturing
+        except BaseException as error:
+            self.broken = self.breaks_in_capture
+            raise RuntimeError("operation failed due to a previous error during capture") from error
         finally:
-            self.capturing = None
+            work, self.capturing = self.capturing, None
+        cuda_graph.work = work
+        self.current_stream = before
 
     @contextmanager
     def current(self, stream: object) -> Iterator[None]:
-        yield
+        before, self.current_stream = self.current_stream, stream
+        try:
+            yield
+        finally:
+            self.current_stream = before
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put this machine in the place of torch's GPUs."""
@@ -115,6 +136,7 @@ class Machine:
             "graph": self.capture,
             "stream": self.current,
             "set_device": create_autospec(torch.cuda.set_device),
+            "synchronize": create_autospec(torch.cuda.synchronize, side_effect=self.synchronize),
             "mem_get_info": create_autospec(
                 torch.cuda.mem_get_info, side_effect=lambda device=None: (self.free_bytes, 1 << 40)
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,6 +65,7 @@ def run_rounds(
     rng: np.random.Generator,
     clock: Clock,
     on_round: Callable[[RoundState], None],
+    turn: Callable[[], AbstractContextManager[None]],
 ) -> GroupTimes:
     """Time warm pairs in rounds until each is steady, failed, or the group's time is used up.
 
@@ -77,6 +79,7 @@ def run_rounds(
         rng: of the orders and the bootstrap.
         clock: seconds that only go forward.
         on_round: told after each round how far the group is.
+        turn: what each turn, of a pair or of the reference, runs within.
 
     Raises:
         Exception: whatever the reference's runner raises; the pairs' errors are in the result.
@@ -86,20 +89,25 @@ def run_rounds(
     widths: dict[int, float] = {}
     active = list(pairs)
     done = 0
+
+    def timed(pair: Pair) -> Slice:
+        with turn():
+            return time_pair(pair, clock)
+
     with garbage_kept():
-        edges = [time_pair(reference, clock)]
+        edges = [timed(reference)]
         start = clock()
         while active and done < settings.max_rounds:
             done += 1
             for number in rng.permutation(active).tolist():
                 try:
-                    slices[number].append(time_pair(pairs[number], clock))
+                    slices[number].append(timed(pairs[number]))
                 except NurseryError:
                     raise
                 except Exception as error:  # noqa: BLE001 - whatever it is, it becomes a record
                     failures[number] = error
                     widths.pop(number, None)
-            edges.append(time_pair(reference, clock))
+            edges.append(timed(reference))
             active = [number for number in active if number not in failures]
             widths |= _half_widths(active, slices, edges, rng)
             if done >= settings.min_rounds:

@@ -159,15 +159,16 @@ def _measure(
     with ExitStack() as stack, progress.task("Timing subnets", len(subjects)) as advance:
         reference_pair = _open_reference(session, reference, stack)
         for group in groups:
-            conditions, watch = capture_conditions(), GpuWatch(session.origin.target)
-            times = _time_group(
-                session,
-                group,
-                reference=reference,
-                reference_pair=reference_pair,
-                advance=advance,
-                watch=watch,
-            )
+            conditions = capture_conditions()
+            with GpuWatch(session.origin.target) as watch:
+                times = _time_group(
+                    session,
+                    group,
+                    reference=reference,
+                    reference_pair=reference_pair,
+                    advance=advance,
+                    watch=watch,
+                )
             found.append(times)
             gpu = watch.worst()
             throttled_by |= set(gpu.throttled_by if gpu else ())
@@ -232,7 +233,6 @@ def _time_group(
 
     def show(state: RoundState) -> None:
         advance(0, note=str(state))
-        watch.look()
 
     with ExitStack() as stack:
         for number, subject in enumerate(group):
@@ -251,6 +251,7 @@ def _time_group(
                 rng=session.rng,
                 clock=session.clock,
                 on_round=show,
+                turn=watch.turn,
             )
         except NurseryError:
             raise

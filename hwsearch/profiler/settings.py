@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from hwsearch.errors import UsageError
 from hwsearch.records import Target
+from hwsearch.runtime.gpus import is_on_gpu
 
 # A GPU's runs are short and its clock rises while it works, so that a turn has more of them.
 # Opening a model includes the build of its engine.
@@ -73,7 +74,7 @@ class SessionSettings:
 
 def settings_for(target: Target, settings: SessionSettings) -> SessionSettings:
     """`settings` on a target: a GPU gets turns of more calls, and time to build engines."""
-    if not target.device.startswith("cuda"):
+    if not is_on_gpu(target):
         return settings
     return replace(
         settings,

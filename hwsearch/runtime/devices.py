@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 from collections.abc import Sequence
 from typing import TypeVar, get_args
 
 from hwsearch.errors import DeviceError, UsageError
 from hwsearch.records import Precision, Record, Runtime, Target
-from hwsearch.runtime.gpus import find_gpu, find_gpus, gpu_index
+from hwsearch.runtime.gpus import find_gpu, find_gpus, gpu_index, names_gpu
 from hwsearch.runtime.hardware import cpu_name, logical_cores, physical_cores
 from hwsearch.runtime.tensorrt import Flavour, load_tensorrt
 
 _CPU_RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino", "torch")
-_CUDA_RUNTIMES: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
+_CUDA_RUNTIMES: tuple[Flavour, ...] = get_args(Flavour)
 _PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16"),
@@ -68,7 +67,7 @@ def resolve_target(
     """
     if batch < 1:
         raise UsageError(f"A batch of {batch} images can't be run: take 1 or more.")
-    if re.fullmatch(r"cuda(:\d+)?", device):
+    if names_gpu(device):
         return _resolve_cuda(device, runtime, precision, threads, batch)
     if device != "cpu":
         raise UsageError(f"There is no device {device!r}: take cpu, cuda or cuda:N.")

@@ -9,15 +9,19 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
 
-from hwsearch.errors import DeviceError
+from hwsearch.errors import DeviceError, UsageError
 from hwsearch.records import GpuState, Record, Target
 
+_GPU_NAME = re.compile(r"cuda(:(?P<index>[0-9]+))?")
 _PROBE_S = 120.0
 _DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 # Run as a program: what torch sees, or why it sees nothing. The last line counts: libraries may
@@ -81,10 +85,11 @@ def find_gpu(device: str) -> Gpu:
     """The GPU that `cuda` or `cuda:N` names.
 
     Raises:
+        UsageError: it is no such word.
         DeviceError: as `find_gpus`, or it has no such number.
     """
-    gpus = find_gpus()
     index = gpu_index(device)
+    gpus = find_gpus()
     if index >= len(gpus):
         raise DeviceError(
             f"There is no cuda:{index}: this machine has {len(gpus)} GPU(s), from cuda:0 on."
@@ -94,34 +99,63 @@ def find_gpu(device: str) -> Gpu:
 
 def is_on_gpu(target: Target) -> bool:
     """Whether a target's device is an NVIDIA GPU."""
-    return target.device.startswith("cuda")
+    return names_gpu(target.device)
+
+
+def names_gpu(device: str) -> bool:
+    """Whether a word is `cuda` or `cuda:N`."""
+    return _GPU_NAME.fullmatch(device) is not None
 
 
 def gpu_index(device: str) -> int:
-    """N of `cuda:N`; `cuda` is the first."""
-    return int(device.partition(":")[2] or 0)
+    """N of `cuda:N`; `cuda` is the first.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    found = _GPU_NAME.fullmatch(device)
+    if found is None:
+        raise UsageError(f"There is no GPU {device!r}: take cuda or cuda:N, such as cuda:0.")
+    return int(found["index"] or 0)
 
 
-def gpu_state(device: str) -> GpuState | None:
-    """Clocks, temperature and what holds the clocks down right now.
+@contextmanager
+def gpu_gauge(device: str) -> Iterator[Callable[[], GpuState]]:
+    """Opens NVIDIA's management library, and gives what reads a GPU's state right now.
 
-    NVIDIA's management library numbers GPUs in another order than CUDA: the GPU is found by its
-    id. None where nvidia-ml-py is not installed, or does not answer.
+    It numbers GPUs in another order than CUDA: the GPU is found by its id. What is read are clocks,
+    temperature, and what holds the clocks down.
+
+    Raises:
+        UsageError: `device` names no GPU.
+        DeviceError: nvidia-ml-py is not installed, or it does not answer, here or at a reading; the
+            message says which.
     """
     try:
         import pynvml
     except ImportError:
-        return None
-    try:
+        raise DeviceError("nvidia-ml-py is not installed: pip install nvidia-ml-py.") from None
+    uuid = find_gpu(device).uuid
+    with _answering(pynvml):
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
+
+    def read() -> GpuState:
+        with _answering(pynvml):
+            return _read_state(pynvml, uuid)
+
     try:
-        return _read_state(pynvml, find_gpu(device).uuid)
-    except (pynvml.NVMLError, DeviceError):
-        return None
+        yield read
     finally:
         pynvml.nvmlShutdown()
+
+
+@contextmanager
+def _answering(nvml: Any) -> Iterator[None]:  # noqa: ANN401 - ships no types
+    try:
+        yield
+    except nvml.NVMLError as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DeviceError(f"NVIDIA's management library does not answer: {reason}.") from None
 
 
 def _read_state(nvml: Any, uuid: str) -> GpuState:  # noqa: ANN401 - ships no types

@@ -74,13 +74,16 @@ def load_tensorrt(*, prefer: Flavour | None = None) -> TensorRT:
         prefer: accept only this one.
 
     Raises:
-        DeviceError: it is not installed, or older than this package can use.
+        DeviceError: it is not installed, can't be imported, or is older than this package can use.
     """
     flavours: Sequence[Flavour] = [prefer] if prefer else list(_MODULES)
+    broken = []
     for flavour in flavours:
         try:
             module = importlib.import_module(_MODULES[flavour])
-        except (ImportError, OSError):  # OSError: a shared library is missing
+        except (ImportError, OSError) as error:  # OSError: a shared library is missing
+            if not (isinstance(error, ModuleNotFoundError) and error.name == _MODULES[flavour]):
+                broken.append(f"{flavour} ({' '.join(str(error).split()).rstrip('.')})")
             continue
         version = str(module.__version__)
         if flavour == "tensorrt" and _release(version) < _TENSORRT_FLOOR:
@@ -90,6 +93,11 @@ def load_tensorrt(*, prefer: Flavour | None = None) -> TensorRT:
             )
         return TensorRT(module=module, flavour=flavour, version=version)
     extras = " or ".join(f'pip install "hwsearch[{flavour}]"' for flavour in flavours)
+    if broken:
+        raise DeviceError(
+            f"{' and '.join(broken)} can't be imported, though it is installed: install it again, "
+            f"{extras}."
+        )
     raise DeviceError(f"{' or '.join(flavours)} is not installed here: {extras}.")
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hwsearch.errors import DeviceError
 from hwsearch.runtime.runner import TensorSpec, require_file
 from hwsearch.runtime.tensorrt import TensorRT
-from hwsearch.runtime.tensorrt_log import build_log
+from hwsearch.runtime.tensorrt_log import BuildLog, build_log
 
 # By name: versions number their enums differently.
 _DTYPES = {
@@ -83,6 +85,34 @@ def new_context(trt: Any, engine: Any) -> Any:  # noqa: ANN401 - a module that i
             trt.DynamicShapesKernelSpecializationStrategy.EAGER
         )
     return engine.create_execution_context(runtime_config)
+
+
+def ready_context(loaded: Engine, *, stream: torch.cuda.Stream, log: BuildLog) -> Any:  # noqa: ANN401
+    """A context that runs an engine, with its profile of shapes chosen.
+
+    Args:
+        loaded: the engine.
+        stream: where the choice is enqueued, and waited for.
+        log: what TensorRT says meanwhile.
+
+    Raises:
+        DeviceError: TensorRT can't make one, or refuses the profile.
+    """
+    context = new_context(loaded.trt.module, loaded.engine)
+    if context is None:
+        raise DeviceError(
+            f"TensorRT can't make a context for {loaded.path}: "
+            f"{log.errors() or 'the GPU may lack the memory'}."
+        )
+    # Only an engine's first context begins with a profile.
+    if context.active_optimization_profile < 0:
+        if not context.set_optimization_profile_async(0, stream.cuda_stream):
+            raise DeviceError(
+                f"TensorRT can't choose the shapes of {loaded.path}: "
+                f"{log.errors() or 'it gives no reason'}."
+            )
+        stream.synchronize()
+    return context
 
 
 def shape_limits(engine: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:  # noqa: ANN401

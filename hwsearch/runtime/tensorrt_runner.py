@@ -7,7 +7,7 @@ GPU before a run is timed, and outputs stay there: latency is that of the engine
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -27,18 +27,22 @@ from hwsearch.runtime.cuda_timing import (
 )
 from hwsearch.runtime.runner import Array, Seconds, check_inputs, require_open
 from hwsearch.runtime.tensorrt import TensorRT
-from hwsearch.runtime.tensorrt_engine import Engine, load_engine, new_context, shape_limits
-from hwsearch.runtime.tensorrt_log import build_log
+from hwsearch.runtime.tensorrt_engine import Engine, load_engine, ready_context, shape_limits
+from hwsearch.runtime.tensorrt_log import BuildLog, build_log
 from hwsearch.runtime.tensorrt_profile import LayerTime, layer_profiler
 
 Shapes = tuple[tuple[int, ...], ...]
+
+
+class _RunFailedError(Exception):
+    """TensorRT did not enqueue a run; its log says why."""
 
 
 class TensorRtRunner:
     """An engine that is loaded on a GPU.
 
     A run is a CUDA graph where the engine can be captured as one, else TensorRT enqueues it each
-    time; `captured` tells which, once something was run.
+    time; `captured` tells which, once something was run, and `not_captured` why.
 
     Args:
         path: the engine file; it is executable code.
@@ -57,18 +61,25 @@ class TensorRtRunner:
         self._memory_bytes = 0
         with self._memory_counted():
             loaded = load_engine(path, trt=trt)
-            self._context = _context(loaded, self._stream)
+            with build_log(trt.module) as log:
+                self._context = ready_context(loaded, stream=self._stream, log=log)
         self._loaded: Engine | None = loaded
         self.inputs = loaded.inputs
         self.outputs = loaded.outputs
         self._tensors: dict[str, torch.Tensor] = {}
         self._shapes: Shapes | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._not_captured: str | None = None
 
     @property
     def captured(self) -> bool:
         """Whether runs are replays of a CUDA graph."""
         return self._graph is not None
+
+    @property
+    def not_captured(self) -> str | None:
+        """Why runs are enqueued each time; None where they are a graph, or nothing was run yet."""
+        return self._not_captured
 
     @property
     def device_memory_bytes(self) -> int:
@@ -82,7 +93,7 @@ class TensorRtRunner:
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the engine once; see `Runner.infer`."""
         self._prepare(inputs)
-        with torch.cuda.stream(self._stream):
+        with self._running():
             self._enqueue()
             self._stream.synchronize()
             return {
@@ -94,7 +105,7 @@ class TensorRtRunner:
         """Time `n` runs on the GPU's clock, two of them in flight; see `Runner.time`."""
         done = exactly(n)
         self._prepare(inputs)
-        with torch.cuda.stream(self._stream):
+        with self._running():
             return time_runs(self._enqueue, new_event=_new_event, done=done).gpu
 
     def time_alone(
@@ -111,7 +122,7 @@ class TensorRtRunner:
             DeviceError: the engine fails.
         """
         self._prepare(inputs)
-        with torch.cuda.stream(self._stream):
+        with self._running():
             return time_alone(self._enqueue, new_event=_new_event, least_s=least_s, clock=clock)
 
     def profile_layers(self, inputs: Mapping[str, Array], n: int) -> tuple[LayerTime, ...]:
@@ -126,12 +137,16 @@ class TensorRtRunner:
         exactly(n)
         self._prepare(inputs)
         loaded = require_open(self._loaded, self.path)
-        context = _context(loaded, self._stream)  # a profiler can't be taken off again
         sums_ms: dict[str, float] = {}
-        profiler = layer_profiler(loaded.trt.module, sums_ms)
-        context.profiler = profiler
-        self._bind(context, inputs)
-        with torch.cuda.stream(self._stream):
+        with self._running() as log:
+            context = ready_context(
+                loaded, stream=self._stream, log=log
+            )  # a profiler can't be taken off again
+            self._bind(context, inputs)
+            self._execute(context)  # the first run does once what is no layer's time
+            self._stream.synchronize()
+            profiler = layer_profiler(loaded.trt.module, sums_ms)
+            context.profiler = profiler
             for _ in range(n):
                 self._execute(context)
                 self._stream.synchronize()
@@ -146,6 +161,9 @@ class TensorRtRunner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # What is in flight reads what is let go here. A GPU that failed has said so before.
+        with suppress(RuntimeError):
+            self._stream.synchronize()
         # In the order in which they hang on each other.
         self._graph, self._context, self._loaded = None, None, None
         self._tensors, self._shapes = {}, None
@@ -159,19 +177,14 @@ class TensorRtRunner:
             self._upload(inputs)
             return
         self._graph, self._shapes = None, None
-        with self._memory_counted(), build_log(loaded.trt.module) as log:
-            self._tensors = {}
-            self._bind(self._context, inputs)
-            self._upload(inputs)
-            with torch.cuda.stream(self._stream):
-                try:
-                    self._execute(self._context)  # does once what can't be captured
-                except DeviceError:
-                    raise DeviceError(
-                        f"TensorRT can't run {self.path}: {log.errors() or 'it gives no reason'}."
-                    ) from None
+        with self._memory_counted():
+            with self._running():
+                self._tensors = {}
+                self._bind(self._context, inputs)
+                self._upload(inputs)
+                self._execute(self._context)  # does once what can't be captured
                 self._stream.synchronize()
-            self._graph = self._captured_graph()
+            self._graph = self._captured_graph(loaded)
         self._shapes = shapes
 
     def _bind(self, context: Any, inputs: Mapping[str, Array]) -> None:  # noqa: ANN401
@@ -210,19 +223,52 @@ class TensorRtRunner:
 
     def _execute(self, context: Any) -> None:  # noqa: ANN401
         if not context.execute_async_v3(self._stream.cuda_stream):
-            raise DeviceError(f"TensorRT can't run {self.path}: the engine failed.")
+            raise _RunFailedError
 
-    def _captured_graph(self) -> torch.cuda.CUDAGraph | None:
-        """One run as a graph; None where it can't be captured, which is no error."""
+    @contextmanager
+    def _running(self) -> Iterator[BuildLog]:
+        """The runner's stream is the current one; what TensorRT says of a failure is told."""
+        loaded = require_open(self._loaded, self.path)
+        with build_log(loaded.trt.module) as log, torch.cuda.stream(self._stream):
+            try:
+                yield log
+            except _RunFailedError:
+                raise DeviceError(
+                    f"TensorRT can't run {self.path}: {log.errors() or 'it gives no reason'}."
+                ) from None
+
+    def _captured_graph(self, loaded: Engine) -> torch.cuda.CUDAGraph | None:
+        """One run as a graph; None where it can't be captured, which is no error.
+
+        Raises:
+            DeviceError: the GPU can't be used any more after the attempt.
+        """
         graph = torch.cuda.CUDAGraph()
+        self._not_captured = None
+        with build_log(loaded.trt.module) as log:
+            try:
+                # Where a capture fails, torch leaves its stream the current one: the outer context
+                # puts the one before it back. Other threads may use the GPU meanwhile.
+                with (
+                    torch.cuda.stream(self._stream),
+                    torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+                ):
+                    self._execute(self._context)
+            except (RuntimeError, _RunFailedError) as error:
+                said = log.errors() or _first_line(error) or "TensorRT gives no reason"
+                self._not_captured = said
+            else:
+                return graph
+        # A stream whose capture failed may not be used again.
+        self._stream = torch.cuda.Stream(self._device)
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
-                self._execute(self._context)
-        except (RuntimeError, DeviceError):
-            # A stream whose capture failed may not be used again.
-            self._stream = torch.cuda.Stream(self._device)
-            return None
-        return graph
+            torch.cuda.synchronize(self._device)
+        except RuntimeError as error:
+            raise DeviceError(
+                f"The GPU failed when {self.path} was captured as a CUDA graph: "
+                f"{_first_line(error)}."
+            ) from None
+        return None
 
     @contextmanager
     def _memory_counted(self) -> Iterator[None]:
@@ -236,14 +282,5 @@ def _new_event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)
 
 
-def _context(loaded: Engine, stream: torch.cuda.Stream) -> Any:  # noqa: ANN401
-    context = new_context(loaded.trt.module, loaded.engine)
-    if context is None:
-        raise DeviceError(
-            f"TensorRT can't make a context for {loaded.path}: the GPU may lack the memory."
-        )
-    # Only an engine's first context begins with a profile.
-    if context.active_optimization_profile < 0:
-        context.set_optimization_profile_async(0, stream.cuda_stream)
-        stream.synchronize()
-    return context
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "").rstrip(".")

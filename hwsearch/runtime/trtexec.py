@@ -28,6 +28,19 @@ class TrtexecResult:
     median_ms: float
     command: tuple[str, ...]
 
+    def is_of(self, version: str) -> bool:
+        """Whether the program is of TensorRT's `version`, such as 11.4.0.106.
+
+        It tells its own as one number with two digits for each part after the first: 110400.
+        """
+        if self.version is None:
+            return False
+        parts = self.version.split(".")
+        if len(parts) == 1:
+            number = int(parts[0])
+            parts = [str(part) for part in (number // 10000, number // 100 % 100, number % 100)]
+        return parts[:3] == version.split(".")[:3]
+
 
 def find_trtexec(flavour: Flavour) -> str | None:
     """The program that times engines of a flavour; None where there is none."""

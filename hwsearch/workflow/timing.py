@@ -242,32 +242,35 @@ def exported(
 ) -> Iterator[list[Subject]]:
     """Subnets' files for a target in a temporary folder, one decoder for each resolution.
 
-    Those of the subnets in `kept` are written into folders that stay.
+    Those of the subnets in `kept` are written into folders that stay, anew each time: what an older
+    version or a killed session left there is not to be timed.
     """
     kept = kept or {}
     with scratch_folder() as folder:
         subjects: dict[SubnetConfig, Subject] = {}
+        decoders: set[Path] = set()
         with progress.task("exporting", len(configs)) as advance:
             for config in configs:
                 if config not in subjects:
                     place = kept.get(config, folder)
                     place.mkdir(parents=True, exist_ok=True)
-                    subjects[config] = export_subject(supernet, config, target, place)
+                    subjects[config] = _export_subject(supernet, config, target, place, decoders)
                 advance(1, config.id)
         yield [subjects[config] for config in configs]
 
 
-def export_subject(
-    supernet: Supernet, config: SubnetConfig, target: Target, folder: Path
+def _export_subject(
+    supernet: Supernet, config: SubnetConfig, target: Target, folder: Path, decoders: set[Path]
 ) -> Subject:
-    """Write a subnet's encoder, and its resolution's decoder unless it is there."""
+    """Write a subnet's encoder, and its resolution's decoder unless it is among `decoders`."""
     sam = supernet.extract(config)
     suffix = model_suffix(target)
     encoder = folder / f"{config.id}-encoder{suffix}"
     decoder = folder / f"decoder-{config.resolution}{suffix}"
     export_encoder_for(target, sam, encoder, name=config.id)
-    if not decoder.exists():
+    if decoder not in decoders:
         export_decoder_for(target, sam, decoder, name=supernet.id)
+        decoders.add(decoder)
     return Subject(subnet=config, encoder=encoder, decoder=decoder)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from fakes import Machine, make_subject
+from fakes import FakeRunner, Machine, make_subject
 
 from hwsearch.errors import DeviceError
-from hwsearch.profiler import conditions
+from hwsearch.profiler import conditions, session
 from hwsearch.profiler.remote import Worker
 from hwsearch.profiler.session import SessionReport, SessionSettings, measure
 from hwsearch.profiler.settings import settings_for
@@ -39,15 +44,38 @@ def test_a_gpu_gets_longer_turns_and_time_to_build() -> None:
     )
 
 
+@dataclass
+class SeenMachine(Machine):
+    """Its turns last until somebody looked at it several times, where somebody is to."""
+
+    is_watched: bool = False
+    busy: bool = False
+    closed: int = 0
+    looked: threading.Event = field(default_factory=threading.Event)
+
+    def open(self, path: Path) -> FakeRunner:
+        return SeenRunner(self, path)
+
+
+class SeenRunner(FakeRunner):
+    def time(self, inputs: Mapping[str, Array], n: int) -> Seconds:
+        seconds = super().time(inputs, n)
+        if self._machine.is_watched and n > 1:  # a turn; warming up goes by single runs
+            for _ in range(2):
+                self._machine.looked.clear()
+                assert self._machine.looked.wait(60), "nobody looks while a turn runs"
+        return seconds
+
+
 def measured(
     target: Target, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[SessionReport, list[Measurement], Machine]:
     """A session on a GPU that runs ever hotter; what a look finds depends on how busy it was."""
-    machine, found = Machine(cold_s=0.001), []
+    machine, found = SeenMachine(cold_s=0.001), []
 
-    def state(device: str) -> GpuState:
-        assert device == "cuda:0"
-        busy = len(machine.turns) > 0
+    def state() -> GpuState:
+        busy = machine.busy
+        machine.looked.set()
         return GpuState(
             driver="580",
             sm_clock_mhz=2000 - len(machine.turns) if busy else 300,
@@ -57,7 +85,25 @@ def measured(
             throttled_by=("heat",) if len(machine.turns) > 600 else (),
         )
 
-    monkeypatch.setattr(conditions, "gpu_state", state)
+    @contextmanager
+    def gauge(device: str) -> Iterator[Callable[[], GpuState]]:
+        assert device == "cuda:0"
+        yield state
+        machine.closed += 1
+
+    class Watch(conditions.GpuWatch):
+        @contextmanager
+        def turn(self) -> Iterator[None]:
+            machine.busy = True
+            with super().turn():
+                yield
+            machine.busy = False
+
+    monkeypatch.setattr(session, "GpuWatch", Watch)
+    monkeypatch.setattr(conditions, "gpu_gauge", gauge)
+    monkeypatch.setattr(conditions, "_LEAD_S", 0.0)
+    monkeypatch.setattr(conditions, "_PAUSE_S", 0.0)
+    machine.is_watched = target is GPU
     report = measure(
         [make_subject(folder, number, encoder_s=0.002, decoder_s=0.001) for number in range(3)],
         reference=make_subject(folder, 9, encoder_s=0.001, decoder_s=0.001),
@@ -91,7 +137,39 @@ def test_a_gpu_is_looked_at_while_it_is_busy(
     assert first.driver == "580"
     assert 300 < last.sm_clock_mhz < first.sm_clock_mhz < 2000
     assert len(machine.turns) > 600
+    assert machine.closed == 2, "once for each group"
     assert last.throttled_by == report.throttled_by == ("heat",)
+
+
+def test_a_gpu_that_nobody_tells_of_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with conditions.GpuWatch(GPU) as watch:
+        with watch.turn():
+            pass
+        assert watch.worst() is None
+
+
+def test_a_look_that_outlasts_its_turn_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, over = threading.Event(), threading.Event()
+    idle = GpuState(
+        driver="580",
+        sm_clock_mhz=300,
+        max_sm_clock_mhz=2000,
+        memory_clock_mhz=6000,
+        temperature_c=40,
+    )
+
+    def read() -> GpuState:
+        begun.set()
+        assert over.wait(60)
+        return idle
+
+    monkeypatch.setattr(conditions, "gpu_gauge", lambda device: nullcontext(read))
+    with conditions.GpuWatch(GPU) as watch:
+        with watch.turn():
+            assert begun.wait(60)
+        over.set()
+    assert watch.worst() is None
 
 
 def test_nothing_is_asked_of_a_gpu_for_a_target_on_the_cpu(

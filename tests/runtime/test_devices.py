@@ -46,7 +46,7 @@ def has_tensorrt(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
 
     def import_module(name: str) -> ModuleType:
         if name not in versions:
-            raise ImportError(name)
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         module = ModuleType(name)
         module.__dict__["__version__"] = versions[name]
         return module

@@ -9,7 +9,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from hwsearch.errors import DeviceError
+from hwsearch.errors import DeviceError, UsageError
 from hwsearch.records import GpuState
 from hwsearch.runtime import gpus
 
@@ -129,22 +129,27 @@ def test_the_state_of_a_gpu(monkeypatch: pytest.MonkeyPatch):
     )
     fake.nvmlDeviceGetCurrentClocksThrottleReasons.return_value = reasons
     answering(monkeypatch, {"gpus": [L4]})
-    state = gpus.gpu_state("cuda")
-    assert state == GpuState(
-        driver="580.65",
-        sm_clock_mhz=1500,
-        max_sm_clock_mhz=2040,
-        memory_clock_mhz=6251,
-        temperature_c=81,
-        throttled_by=("power cap", "heat"),
-    )
+    with gpus.gpu_gauge("cuda") as read:
+        states = [read(), read()]
+    assert states == 2 * [
+        GpuState(
+            driver="580.65",
+            sm_clock_mhz=1500,
+            max_sm_clock_mhz=2040,
+            memory_clock_mhz=6251,
+            temperature_c=81,
+            throttled_by=("power cap", "heat"),
+        )
+    ]
+    fake.nvmlInit.assert_called_once_with()
     fake.nvmlShutdown.assert_called_once_with()
 
 
-def test_a_state_that_nobody_tells_is_none(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_management_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     answering(monkeypatch, {"gpus": [L4]})
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert gpus.gpu_state("cuda") is None
+    with pytest.raises(DeviceError, match="pip install nvidia-ml-py"), gpus.gpu_gauge("cuda"):
+        pass
 
 
 def test_a_management_library_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):
@@ -152,9 +157,23 @@ def test_a_management_library_that_does_not_answer(monkeypatch: pytest.MonkeyPat
     answering(monkeypatch, {"gpus": [L4]})
     fake.nvmlDeviceGetTemperature.side_effect = fake.NVMLError(fake.NVML_ERROR_NOT_SUPPORTED)
     fake.nvmlDeviceGetCurrentClocksThrottleReasons.return_value = 0
-    assert gpus.gpu_state("cuda") is None
+    with gpus.gpu_gauge("cuda") as read, pytest.raises(DeviceError, match="answer: Not Supported"):
+        read()
     fake.nvmlInit.side_effect = fake.NVMLError(fake.NVML_ERROR_DRIVER_NOT_LOADED)
-    assert gpus.gpu_state("cuda") is None
+    with pytest.raises(DeviceError, match="answer: Driver Not Loaded"), gpus.gpu_gauge("cuda"):
+        pass
+    assert fake.nvmlShutdown.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "word", ["cuda:x", "cuda:", "cuda:-1", "cuda:0 ", "cuda0", "cpu", "cuda:²"]
+)
+def test_words_that_name_no_gpu(monkeypatch: pytest.MonkeyPatch, word: str):
+    answering(monkeypatch, {"gpus": [L4]})
+    assert not gpus.names_gpu(word)
+    for use in (gpus.gpu_index, gpus.find_gpu):
+        with pytest.raises(UsageError, match=r"There is no GPU '.*': take cuda or cuda:N"):
+            use(word)
 
 
 def test_who_starts_workers_has_touched_neither_cuda_nor_torch():

@@ -380,7 +380,9 @@ class TestLoading:
 
         def import_module(name: str) -> ModuleType:
             if name not in versions:
-                raise ImportError(name)
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            if versions[name] == "broken":
+                raise ImportError("libnvinfer.so.11: cannot open shared object file")
             module = ModuleType(name)
             module.__dict__["__version__"] = versions[name]
             return module
@@ -403,6 +405,14 @@ class TestLoading:
     def test_without_either_both_extras_are_named(self):
         with pytest.raises(DeviceError, match=r"\[tensorrt\].*\[tensorrt-rtx\]"):
             load_tensorrt()
+
+    def test_a_broken_installation_is_not_called_missing(self, installed: dict[str, str]):
+        installed.update(tensorrt="broken")
+        for prefer in (None, "tensorrt"):
+            with pytest.raises(DeviceError, match=r"^tensorrt \(libnvinfer.*can't be imported"):
+                load_tensorrt(prefer=prefer)
+        installed.update(tensorrt_rtx_bindings="1.7.1")
+        assert load_tensorrt().flavour == "tensorrt-rtx", "another one stands in"
 
     @pytest.mark.parametrize(("version", "good"), [("10.8.0.43", False), ("10.13.3.9", True)])
     def test_the_oldest_version(self, installed: dict[str, str], version: str, good: bool):

@@ -7,7 +7,7 @@ import pytest
 
 from hwsearch.errors import DeviceError
 from hwsearch.runtime import trtexec
-from hwsearch.runtime.trtexec import find_trtexec, run_trtexec
+from hwsearch.runtime.trtexec import TrtexecResult, find_trtexec, run_trtexec
 
 ANSWER = """&&&& RUNNING TensorRT.trtexec [TensorRT v101303] # trtexec
 [I] Latency: min = 9 ms, max = 9 ms, mean = 9 ms, median = 9 ms, percentile(99%) = 9 ms
@@ -78,3 +78,20 @@ def test_it_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = program(tmp_path)
     assert find_trtexec("tensorrt") == path
     assert find_trtexec("tensorrt-rtx") is None
+
+
+@pytest.mark.parametrize(
+    ("told", "version", "same"),
+    [
+        ("110400", "11.4.0.106", True),
+        ("101303", "10.13.3.9", True),
+        ("101303", "11.4.0.106", False),
+        ("1.7.1", "1.7.1", True),
+        ("10701", "1.7.1.40", True),
+        (None, "11.4.0.106", False),
+    ],
+)
+def test_the_programs_version_is_held_against_tensorrts(
+    told: str | None, version: str, same: bool
+) -> None:
+    assert TrtexecResult(told, 1.0, ()).is_of(version) is same

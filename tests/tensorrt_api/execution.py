@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -23,6 +24,7 @@ from hwsearch.runtime.cuda_timing import summarise_runs
 from hwsearch.runtime.runner import DeviceMemory, TensorSpec
 from hwsearch.runtime.tensorrt import TensorRT
 from hwsearch.runtime.tensorrt_engine import load_engine
+from hwsearch.runtime.tensorrt_log import _process_logger
 from hwsearch.runtime.tensorrt_runner import TensorRtRunner
 
 NAME = os.environ["HWSEARCH_TEST_BINDINGS"]
@@ -142,6 +144,36 @@ def test_alone_an_engine_is_timed_as_long_as_trtexec_does(runner: TensorRtRunner
     assert summarise_runs(found).median_ms == pytest.approx(500)
 
 
+def test_a_failed_capture_leaves_nothing_behind(
+    runner: TensorRtRunner, machine: Machine, trt: TensorRT
+):
+    before = machine.current_stream = object()
+    machine.can_capture = False
+    runner.infer(tensors())
+    assert machine.current_stream is before
+    assert len(machine.streams) == 2, "a stream whose capture failed is not used again"
+    assert runner.not_captured == "operation failed due to a previous error during capture"
+    machine.can_capture = True
+    runner.infer(tensors(2))
+    assert (runner.captured, runner.not_captured) == (True, None)
+
+
+def test_a_gpu_that_breaks_in_a_capture_is_a_sentence(runner: TensorRtRunner, machine: Machine):
+    machine.can_capture, machine.breaks_in_capture = False, "an illegal memory access"
+    with pytest.raises(DeviceError, match=r"failed when .*captured.*: an illegal memory access\."):
+        runner.infer(tensors())
+
+
+def test_closing_waits_for_what_is_in_flight(runner: TensorRtRunner, machine: Machine):
+    with runner:
+        runner.infer(tensors())
+        machine.launch(lambda: None)
+    assert machine.flying == 0
+    machine.broken = "the GPU is lost"
+    with runner:
+        pass  # whose error would hide the one that ended the runs
+
+
 def test_layers_are_profiled_apart(runner: TensorRtRunner, machine: Machine):
     layers = runner.profile_layers(tensors(), 4)
     assert [(layer.name, layer.mean_ms) for layer in layers] == [("double", 0.25), ("scale", 0.75)]
@@ -245,6 +277,66 @@ def test_an_engine_that_fails_is_a_sentence(trt: TensorRT, plan: Path):
         pytest.raises(DeviceError, match=r"can't run .*tiny\.engine: it gives no reason"),
     ):
         runner.infer(tensors())
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda runner: runner.infer(tensors()),
+        lambda runner: runner.time(tensors(), 2),
+        lambda runner: runner.profile_layers(tensors(), 2),
+    ],
+)
+def test_what_tensorrt_says_of_a_late_failure_is_told(
+    trt: TensorRT,
+    plan: Path,
+    machine: Machine,
+    use: Callable[[TensorRtRunner], object],
+):
+    machine.can_capture, fails = False, False
+
+    def change(engine: Any) -> None:
+        create = engine.create_execution_context.side_effect
+
+        def creating(config: Any) -> Any:
+            context = create(config)
+            execute = context.execute_async_v3.side_effect
+
+            def execute_or_fail(stream_handle: int) -> bool:
+                if fails:
+                    _process_logger(changed.module)[0].log(REAL.ILogger.ERROR, "Kernel is gone.")
+                return not fails and execute(stream_handle)
+
+            context.execute_async_v3.side_effect = execute_or_fail
+            return context
+
+        engine.create_execution_context.side_effect = creating
+
+    changed = refusing(trt, change)
+    with TensorRtRunner(plan, trt=changed, device=CPU) as runner:
+        runner.infer(tensors())
+        fails = True
+        with pytest.raises(DeviceError, match=r"can't run .*tiny\.engine: Kernel is gone\.$"):
+            use(runner)
+        fails = False
+        use(runner)
+
+
+def test_a_profile_that_is_refused_is_a_sentence(trt: TensorRT, plan: Path):
+    def change(engine: Any) -> None:
+        create = engine.create_execution_context.side_effect
+
+        def creating(config: Any) -> Any:
+            context = create(config)
+            context.set_optimization_profile_async.side_effect = lambda index, stream: False
+            return context
+
+        engine.create_execution_context.side_effect = creating
+
+    with TensorRtRunner(plan, trt=refusing(trt, change), device=CPU) as runner:
+        runner.infer(tensors())
+        with pytest.raises(DeviceError, match="can't choose the shapes of"):
+            runner.profile_layers(tensors(), 1)
 
 
 def test_autospec_refuses_what_the_class_does_not_have():

@@ -99,6 +99,7 @@ class _Context:
     def __init__(self, real: Any, machine: Machine, *, is_first: bool) -> None:
         self._real, self._machine = real, machine
         self._rows: int | None = None
+        self._runs = 0
         self._addresses: dict[str, int] = {}
         self.spec = create_autospec(real.IExecutionContext, instance=True)
         self.spec.set_input_shape.side_effect = self._set_shape
@@ -143,10 +144,10 @@ class _Context:
         np.maximum(2 * x, 0, out=rows)
         rows *= scale
         self._array("total")[:] = rows.sum(-1)
-        profiler = self.spec.profiler
+        profiler, self._runs = self.spec.profiler, self._runs + 1
         if profiler is not None:
             assert isinstance(profiler, self._real.IProfiler)
-            profiler.report_layer_time("double", 0.25)
+            profiler.report_layer_time("double", 0.25 if self._runs > 1 else 100.0)
             profiler.report_layer_time("scale", 0.75)
 
     def _array(self, name: str) -> np.ndarray:

@@ -32,7 +32,7 @@ OBJECTS = {
 ATTRIBUTES = {"trt": "record", "engine": "ICudaEngine", "logger": "ILogger"}
 FUNCTIONS: dict[str, str | tuple[str, ...]] = {
     "new_context": "IExecutionContext",
-    "_context": "IExecutionContext",
+    "ready_context": "IExecutionContext",
     "layer_profiler": "IProfiler",
     "build_monitor": "IProgressMonitor",
     "new_builder": "Builder",

@@ -59,9 +59,12 @@ def test_the_reference_is_one_engine_for_all_sessions(stopwatch: Stopwatch) -> N
         engine.write_bytes(b"built")
         first = reference.encoder.read_bytes()
     assert not subject.encoder.exists()
+    decoder = reference.decoder.read_bytes()
+    reference.decoder.write_bytes(b"what an older version left")
     with stopwatch._exported(configs[1:]) as (again,):
         assert again == reference
         assert again.encoder.read_bytes() == first, "the same bytes, so that its engine is taken"
+        assert again.decoder.read_bytes() == decoder
         assert engine.exists()
     assert engine.is_relative_to(stopwatch.store.folder)
 
