@@ -47,7 +47,7 @@ from profiling_study.plain import time_plainly
 
 Row = dict[str, Any]
 TRUTH = SessionSettings(min_rounds=40, max_rounds=40, relative_half_width=0.001, budget_s=600.0)
-HALF_WIDTHS = (0.03, 0.02, 0.01)  # that hwsearch's way stops at
+HALF_WIDTHS = (0.05, 0.03, 0.02, 0.01)  # that hwsearch's way stops at
 HELD = 0.95  # of the subnets, by an interval as wide as it has to be
 
 
