@@ -9,8 +9,9 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from hwsearch.errors import ExportError, UsageError
+from hwsearch.errors import DeviceError, ExportError, UsageError
 from hwsearch.records import Record
+from hwsearch.runtime.gpus import gpu_gauge
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 Shape = tuple[int, ...]
@@ -121,7 +122,7 @@ def build_machine(index: int | None) -> BuildMachine | None:
         gpu=torch.cuda.get_device_name(index),
         compute_capability=f"{major}.{minor}",
         cuda=torch.version.cuda,
-        driver=_driver(),
+        driver=_driver(index),
     )
 
 
@@ -186,13 +187,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _driver() -> str | None:
+def _driver(index: int) -> str | None:
     """Version of the NVIDIA driver, where the optional NVML binding is there to ask."""
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        version = pynvml.nvmlSystemGetDriverVersion()
-    except Exception:  # noqa: BLE001 - not installed, or any of NVML's own errors
+        with gpu_gauge(f"cuda:{index}") as read:
+            return read().driver
+    except DeviceError:
         return None
-    return version.decode() if isinstance(version, bytes) else str(version)

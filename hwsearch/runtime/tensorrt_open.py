@@ -7,6 +7,7 @@ alone. The engine stays beside its ONNX file, under a name that holds all it dep
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import torch
@@ -28,7 +29,7 @@ from hwsearch.runtime.tensorrt_cache import timing_cache_name
 from hwsearch.runtime.tensorrt_info import read_engine_info
 from hwsearch.runtime.tensorrt_runner import TensorRtRunner
 
-_FLAVOURS: dict[str, Flavour] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
+_FLAVOURS: dict[str, Flavour] = {flavour: flavour for flavour in get_args(Flavour)}
 _BOX_POINTS = 2
 
 
