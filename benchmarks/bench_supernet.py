@@ -49,6 +49,9 @@ def main(
     learning_rate: Annotated[
         list[float] | None, typer.Option(help="Its peak, once for each round.  [0.0005]")
     ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of the first round's batches; each later round has the next.")
+    ] = 0,
     alone: Annotated[
         list[float] | None,
         typer.Option(help="A share of the curve whose subnet is also trained alone.  [0.08, 0.42]"),
@@ -72,7 +75,7 @@ def main(
         checkpoint=checkpoint,
         data=tuple(data),
         work=work,
-        rounds=_rounds(steps or [2400], learning_rate or [5e-4]),
+        rounds=_rounds(steps or [2400], learning_rate or [5e-4], seed),
         search_views=search_views,
         final_views=final_views,
         outside=tuple(outside or ()),
@@ -128,7 +131,7 @@ def main(
     _print_tables(found)
 
 
-def _rounds(steps: list[int], learning_rates: list[float]) -> tuple[TrainSettings, ...]:
+def _rounds(steps: list[int], learning_rates: list[float], seed: int) -> tuple[TrainSettings, ...]:
     if len(steps) != len(learning_rates):
         raise UsageError(
             f"{len(steps)} × --steps and {len(learning_rates)} × --learning-rate don't go "
@@ -139,7 +142,7 @@ def _rounds(steps: list[int], learning_rates: list[float]) -> tuple[TrainSetting
             steps=count,
             learning_rate=rate,
             validate_every=max(100, count // 600 * 100),
-            seed=number,  # other batches in each round
+            seed=seed + number,  # other batches in each round
             batch=BatchSettings(),
         )
         for number, (count, rate) in enumerate(zip(steps, learning_rates, strict=True))
