@@ -25,14 +25,25 @@ from hwsearch.profiler.conditions import capture_conditions
 from hwsearch.supernet.training.batches import BatchSettings
 from hwsearch.supernet.training.settings import TrainSettings
 from supernet_study.ablation import FIGURES, ablation
-from supernet_study.claims import CURVE_SHARES, claims, compared_alone, curve
+from supernet_study.bands import BANDS
+from supernet_study.claims import CURVE_SHARES, chosen_in_band, claims, compared_alone, curve
 from supernet_study.figures import size_curve, training_curves
 from supernet_study.latencies import with_latencies
 from supernet_study.ranking import ranking
 from supernet_study.runs import fine_tuned_base, round_names, trained_supernet
 from supernet_study.study import Row, Study
 
-STAGES = ("supernet", "baseline", "alone", "claims", "latency", "ranking", "ablation", "figures")
+STAGES = (
+    "supernet",
+    "baseline",
+    "alone",
+    "bands",
+    "claims",
+    "latency",
+    "ranking",
+    "ablation",
+    "figures",
+)
 
 
 def main(
@@ -55,6 +66,10 @@ def main(
     alone: Annotated[
         list[float] | None,
         typer.Option(help="A share of the curve whose subnet is also trained alone.  [0.08, 0.42]"),
+    ] = None,
+    band: Annotated[
+        list[float] | None,
+        typer.Option(help=f"Of stage 'bands', so that processes share them.  {list(BANDS)}"),
     ] = None,
     ablation_steps: Annotated[int, typer.Option(help="Of each training of the ablation.")] = 150,
     seeds: Annotated[int, typer.Option(help="Trainings of each variant.")] = 2,
@@ -93,6 +108,9 @@ def main(
             fine_tuned_base(study)
         if "alone" in chosen:
             found["alone"] = compared_alone(study, shares)
+        if "bands" in chosen:
+            for share in band or BANDS:
+                chosen_in_band(study, share)
         if "claims" in chosen:
             found["claims"], found["curve"] = claims(study), curve(study)
         if "latency" in chosen:

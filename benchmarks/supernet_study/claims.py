@@ -50,22 +50,23 @@ def claims(study: Study) -> list[Row]:
 
 def chosen_subnets(study: Study) -> dict[float, SubnetConfig]:
     """Band → its best subnet by the search views."""
+    found = {band: chosen_in_band(study, band) for band in BANDS}
+    return {band: config for band, config in found.items() if config is not None}
 
-    def search() -> dict[str, Any]:
+
+def chosen_in_band(study: Study, band: float) -> SubnetConfig | None:
+    """The best subnet of one band by the search views, or None where the space has none."""
+
+    def search() -> dict[str, Any] | None:
         net = trained_supernet(study)
-        found = {}
-        for band, drawn in candidates(net, seed=study.settings.seed).items():
-            members = [*regular(net, band), *drawn]
-            if not members:
-                study.progress.log(f"No subnet of this space is {100 * band:.0f} % smaller.")
-                continue
-            found[str(band)] = best_of_band(study, net, band, members).config.model_dump()
-        return found
+        members = [*regular(net, band), *candidates(net, seed=study.settings.seed)[band]]
+        if not members:
+            study.progress.log(f"No subnet of this space is {100 * band:.0f} % smaller.")
+            return None
+        return best_of_band(study, net, band, members).config.model_dump()
 
-    kept = study.kept("bands", search)
-    return {
-        band: SubnetConfig.model_validate(kept[str(band)]) for band in BANDS if str(band) in kept
-    }
+    kept = study.kept(f"bands/{band:.2f}", search)
+    return None if kept is None else SubnetConfig.model_validate(kept)
 
 
 def curve(study: Study) -> list[Row]:
