@@ -1,4 +1,4 @@
-"""New subnets near the best ones, ranked by the surrogate: where most trials go.
+"""New deployments near the best ones, ranked by the surrogate: where most trials go.
 
 A sampler that starts from nothing learns too little of a space of millions in a hundred trials.
 """
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hwsearch.records import SubnetConfig
+from hwsearch.records import Deployment
+from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.moves import grow_to, mutate, shrink_to
-from hwsearch.search.objectives import Predict
+from hwsearch.search.objectives import Cost
 from hwsearch.search.surrogate import draw_scores
-from hwsearch.space import SearchSpace
 
 PARENTS = 5
 POOL = 32
@@ -21,40 +21,40 @@ MOST_STEPS = 3
 
 
 def propose(
-    space: SearchSpace,
-    judged: Mapping[SubnetConfig, float],
+    space: DeploymentSpace,
+    judged: Mapping[Deployment, float],
     *,
-    upper: Predict,
-    target_ms: float,
+    upper: Cost,
+    limit: float,
     rng: np.random.Generator,
-) -> SubnetConfig | None:
-    """The most promising of a pool of mutants of the best feasible subnets.
+) -> Deployment | None:
+    """The most promising of a pool of mutants of the best feasible deployments.
 
-    Each mutant is one to three random steps away from its parent, then brought within the target
+    Each mutant is one to three random steps away from its parent, then brought within the limit
     and grown up to it.
 
     Args:
-        space: where all subnets come from.
-        judged: mIoU of the subnets tried so far; none of them is proposed again.
-        upper: upper bounds of latencies in milliseconds.
-        target_ms: what the upper bound may not exceed.
+        space: where all deployments come from.
+        judged: mIoU of the deployments tried so far; none of them is proposed again.
+        upper: upper bounds of the cost, (n,).
+        limit: what the upper bound may not exceed.
         rng: the source of all randomness.
 
     Returns:
-        An untried feasible subnet, or None if no parent is feasible or no new mutant was found.
+        An untried feasible deployment, or None if no parent is feasible or no new mutant was found.
     """
     if not judged:
         return None
     bounds = upper(list(judged))
-    feasible = [c for c, bound in zip(judged, bounds, strict=True) if bound <= target_ms]
+    feasible = [c for c, bound in zip(judged, bounds, strict=True) if bound <= limit]
     parents = sorted(feasible, key=lambda config: -judged[config])[:PARENTS]
-    pool: dict[SubnetConfig, None] = {}
+    pool: dict[Deployment, None] = {}
     for _ in range(POOL if parents else 0):
         parent = parents[rng.integers(len(parents))]
         mutant = mutate(space, parent, steps=int(rng.integers(1, MOST_STEPS + 1)), rng=rng)
-        fitting = shrink_to(space, mutant, latency=upper, limit_ms=target_ms, rng=rng)
+        fitting = shrink_to(space, mutant, cost=upper, limit=limit, rng=rng)
         if fitting is not None:
-            grown = grow_to(space, fitting, latency=upper, limit_ms=target_ms, rng=rng)
+            grown = grow_to(space, fitting, cost=upper, limit=limit, rng=rng)
             pool.update({config: None for config in (grown, fitting) if config not in judged})
     if not pool:
         return None

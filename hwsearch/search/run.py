@@ -7,35 +7,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import PositiveInt
+import numpy as np
+from pydantic import PositiveFloat, PositiveInt
 
 from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.errors import InfeasibleError, UsageError
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import (
     Candidate,
+    Deployment,
     Record,
     SamGeometry,
     Scope,
-    SubnetConfig,
-    Target,
+    TargetLatency,
     short_digest,
 )
 from hwsearch.search.accuracy_cache import AccuracyCache, AccuracyContext
+from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.moves import fastest
-from hwsearch.search.objectives import Objectives
+from hwsearch.search.objectives import Limits, Objectives
 from hwsearch.search.pareto import pareto_front
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import verify_front
-from hwsearch.space import SearchSpace
 
 DEFAULT_TRIALS = 80
+
+
+class TargetLimit(Record):
+    """The latency that a pick may not exceed on one target.
+
+    `name` is for people, `fingerprint` for the study, which is never continued with another one:
+    where precisions are chosen too, it has to tell all of them.
+    """
+
+    name: str
+    fingerprint: str
+    latency_ms: PositiveFloat
 
 
 class SearchOutcome(Record):
     """What a search found.
 
-    `candidates` are all subnets that were judged, `front` those measured within the target that
+    `candidates` are all deployments that were judged, `front` those measured within the target that
     no other such dominates, by ascending latency; `pick` is the most accurate of the front.
     """
 
@@ -49,11 +62,10 @@ class SearchOutcome(Record):
 def run_search(
     objectives: Objectives,
     *,
-    space: SearchSpace,
+    space: DeploymentSpace,
     geometry: SamGeometry,
     accuracy: AccuracyContext,
-    target: Target,
-    target_latency_ms: float,
+    targets: Sequence[TargetLimit],
     study: str,
     storage: str,
     cache: Path,
@@ -62,35 +74,33 @@ def run_search(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SearchOutcome:
-    """Find the most accurate subnets whose measured latency meets a target.
+    """Find the most accurate deployments whose measured latency meets a target.
 
     Args:
-        objectives: how to judge, predict and measure subnets.
-        space: where the subnets come from.
+        objectives: how to judge, predict and measure deployments; latencies have a column for each
+            of `targets`, in their order.
+        space: where the deployments come from.
         geometry: the full encoder's sizes, for parameters and MACs.
         accuracy: what accuracies depend on; keys the cache and guards the study.
-        target: where latencies are measured; guards the study.
-        target_latency_ms: the latency that a pick may not exceed, in milliseconds.
+        targets: where latencies count, and what a pick may take there; guards the study.
         study: name of the study; one of this name and purpose is continued.
         storage: Optuna storage URL.
         cache: JSON-lines file of accuracies, shared by all studies.
         scope: which part of the model latencies cover.
-        trials: how many subnets the study judges in all, earlier ones included. Where a measured
-            pick misses the target, up to three tenths more are added.
+        trials: how many deployments the study judges in all, earlier ones included. Where a
+            measured pick misses the target, up to three tenths more are added.
         seed: seeds everything that is drawn.
         progress: told what goes on.
 
     Raises:
         InfeasibleError: no subnet meets the target; the message names the nearest.
         UsageError: the storage can't be used, the study was made for another purpose, or `trials`
-            or `target_latency_ms` is not positive.
+            is not positive.
         DataError: an accuracy came out as no number between 0 and 1.
     """
-    if trials < 1 or not 0 < target_latency_ms < math.inf:
-        raise UsageError(
-            f"A search needs a positive number of trials and a positive target latency, "
-            f"not {trials} trials and {target_latency_ms:g} ms."
-        )
+    if trials < 1:
+        raise UsageError(f"A search needs a positive number of trials, not {trials} trials.")
+    limits = Limits(tuple(target.latency_ms for target in targets))
     progress = progress or SilentProgress()
     objectives = replace(
         objectives, evaluate=AccuracyCache(cache, accuracy).remember(objectives.evaluate)
@@ -101,21 +111,21 @@ def run_search(
         identity=StudyIdentity(
             accuracy=accuracy,
             space_digest=short_digest(space.to_json()),
-            target_fingerprint=target.fingerprint,
+            target_fingerprints=tuple(target.fingerprint for target in targets),
             scope=scope,
-            target_latency_ms=target_latency_ms,
+            target_latencies_ms=limits.latencies_ms,
         ),
         space=space,
         objectives=objectives,
         seed=seed,
     )
     measured_ms = _measure_lowest(
-        objectives, space=space, target=target, target_ms=target_latency_ms, progress=progress
+        objectives, space=space, targets=targets, limits=limits, progress=progress
     )
     subnets.run_until(trials, progress=progress)
 
-    def judged() -> dict[SubnetConfig, float]:
-        return {row.subnet: row.miou for row in subnets.judged}
+    def judged() -> dict[Deployment, float]:
+        return {row.deployment: row.miou for row in subnets.judged}
 
     def search_on(number: int) -> None:
         subnets.run_until(trials + number * math.ceil(trials / 10), progress=progress)
@@ -123,7 +133,7 @@ def run_search(
     measured_ms = verify_front(
         judged,
         objectives=objectives,
-        target_ms=target_latency_ms,
+        limits=limits,
         measured_ms=measured_ms,
         companions=[space.largest],
         search_on=search_on,
@@ -132,8 +142,8 @@ def run_search(
     found = judged()
     mious = found | {c: objectives.evaluate(c) for c in measured_ms if c not in found}
     candidates = _candidates(mious, measured_ms, objectives=objectives, geometry=geometry)
-    front = _measured_front(candidates, target_latency_ms)
-    largest = next(row for row in candidates if row.subnet == space.largest)
+    front = _measured_front(candidates, limits)
+    largest = next(row for row in candidates if row.deployment == space.largest)
     return SearchOutcome(
         trials=len(found), candidates=candidates, front=front, largest=largest, pick=front[-1]
     )
@@ -142,35 +152,37 @@ def run_search(
 def _measure_lowest(
     objectives: Objectives,
     *,
-    space: SearchSpace,
-    target: Target,
-    target_ms: float,
+    space: DeploymentSpace,
+    targets: Sequence[TargetLimit],
+    limits: Limits,
     progress: Progress,
-) -> dict[SubnetConfig, float]:
-    """Latencies of the smallest subnet and of the one predicted to be fastest.
+) -> dict[Deployment, tuple[float, ...]]:
+    """Latencies of the smallest deployment and of the one predicted to be fastest.
 
     Raises:
-        InfeasibleError: neither meets the target, so no trial would.
+        InfeasibleError: neither meets the targets, so no trial would.
     """
-    lowest = list(dict.fromkeys([space.smallest, fastest(space, latency=objectives.predict)]))
-    predicted_ms = dict(zip(lowest, objectives.predict(lowest).tolist(), strict=True))
+    predicted_cost = limits.cost_of(objectives.predict)
+    lowest = list(dict.fromkeys([space.smallest, fastest(space, cost=predicted_cost)]))
+    predicted_ms = objectives.predict(lowest)
     progress.log("Measuring the smallest subnet: does anything meet the target?")
-    latencies = [float(latency_ms) for latency_ms in objectives.measure(lowest)]
-    measured_ms = dict(zip(lowest, latencies, strict=True))
-    nearest = min(lowest, key=lambda config: measured_ms[config])
-    nearest_ms = measured_ms[nearest]
-    if nearest_ms > target_ms:
+    latencies_ms = objectives.measure(lowest)
+    nearest = int(np.argmin(limits.costs(latencies_ms)))
+    if not limits.met(latencies_ms).any():
+        worst = int(np.argmax(latencies_ms[nearest] / np.array(limits.latencies_ms)))
+        target, took_ms = targets[worst], float(latencies_ms[nearest, worst])
+        subnet = lowest[nearest].subnet
         raise InfeasibleError(
-            f"No subnet meets {target_ms:g} ms on {target.name}: the nearest, {nearest.id} "
-            f"({nearest.depth} layers at {nearest.resolution} px), took {nearest_ms:.2f} ms "
-            f"({predicted_ms[nearest]:.2f} ms predicted), "
-            f"{100 * (nearest_ms / target_ms - 1):.1f} % over; "
-            f"allow at least {_round_up(nearest_ms):g} ms, or build a supernet whose space goes "
-            f"below {space.min_depth} layers and {space.resolutions[0]} px, or take a faster "
-            "runtime or precision."
+            f"No subnet meets {target.latency_ms:g} ms on {target.name}: the nearest, {subnet.id} "
+            f"({subnet.depth} layers at {subnet.resolution} px), took {took_ms:.2f} ms "
+            f"({predicted_ms[nearest, worst]:.2f} ms predicted), "
+            f"{100 * (took_ms / target.latency_ms - 1):.1f} % over; "
+            f"allow at least {_round_up(took_ms):g} ms, or build a supernet whose space goes "
+            f"below {space.subnets.min_depth} layers and {space.subnets.resolutions[0]} px, or "
+            "take a faster runtime or precision."
         )
-    objectives.refit(lowest, latencies)
-    return measured_ms
+    objectives.refit(lowest, latencies_ms)
+    return dict(zip(lowest, map(tuple, latencies_ms.tolist()), strict=True))
 
 
 def _round_up(latency_ms: float) -> float:
@@ -180,33 +192,53 @@ def _round_up(latency_ms: float) -> float:
 
 
 def _candidates(
-    mious: Mapping[SubnetConfig, float],
-    measured_ms: Mapping[SubnetConfig, float],
+    mious: Mapping[Deployment, float],
+    measured_ms: Mapping[Deployment, tuple[float, ...]],
     *,
     objectives: Objectives,
     geometry: SamGeometry,
 ) -> tuple[Candidate, ...]:
-    configs = list(mious)
-    rows = zip(configs, objectives.predict(configs), objectives.upper(configs), strict=True)
-    return tuple(
-        Candidate(
-            subnet=config,
-            params=encoder_params(geometry, config),
-            macs=encoder_macs(geometry, config),
-            miou=mious[config],
-            predicted_ms=float(predicted_ms),
-            upper_ms=float(upper_ms),
-            latency_ms=measured_ms.get(config),
+    deployments = list(mious)
+    predicted_ms, upper_ms = objectives.predict(deployments), objectives.upper(deployments)
+    rows = []
+    for place, deployment in enumerate(deployments):
+        unmeasured = (None,) * predicted_ms.shape[1]
+        first, *others = (
+            TargetLatency(predicted_ms=float(predicted), upper_ms=float(upper), latency_ms=measured)
+            for predicted, upper, measured in zip(
+                predicted_ms[place],
+                upper_ms[place],
+                measured_ms.get(deployment, unmeasured),
+                strict=True,
+            )
         )
-        for config, predicted_ms, upper_ms in rows
+        rows.append(
+            Candidate(
+                subnet=deployment.subnet,
+                precision=deployment.precision,
+                params=encoder_params(geometry, deployment.subnet),
+                macs=encoder_macs(geometry, deployment.subnet),
+                miou=mious[deployment],
+                predicted_ms=first.predicted_ms,
+                upper_ms=first.upper_ms,
+                latency_ms=first.latency_ms,
+                further_targets=tuple(others),
+            )
+        )
+    return tuple(rows)
+
+
+def _measured_front(candidates: Sequence[Candidate], limits: Limits) -> tuple[Candidate, ...]:
+    measured = [row for row in candidates if row.latency_ms is not None]
+    latencies = np.array(
+        [
+            [row.latency_ms, *(other.latency_ms for other in row.further_targets)]
+            for row in measured
+        ],
+        dtype=np.float64,
     )
-
-
-def _measured_front(candidates: Sequence[Candidate], target_ms: float) -> tuple[Candidate, ...]:
-    points = {
-        row: (row.miou, row.latency_ms)
-        for row in candidates
-        if row.latency_ms is not None and row.latency_ms <= target_ms
-    }
-    rows = list(points)
-    return tuple(rows[place] for place in pareto_front(list(points.values())))
+    met = limits.met(latencies)
+    within = [measured[place] for place in np.flatnonzero(met)]
+    costs = limits.costs(latencies)[met].tolist()
+    points = [(row.miou, cost) for row, cost in zip(within, costs, strict=True)]
+    return tuple(within[place] for place in pareto_front(points))

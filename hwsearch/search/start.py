@@ -6,8 +6,9 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from hwsearch.records import LayerConfig, SubnetConfig
-from hwsearch.search.objectives import Predict
+from hwsearch.records import Deployment, LayerConfig, SubnetConfig
+from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.objectives import Cost
 from hwsearch.space import SearchSpace
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -15,30 +16,29 @@ TILTS = (0.0, 0.5, 1.0)
 
 
 def informed_start(
-    space: SearchSpace, predict: Predict, target_ms: float, *, count: int = 16
-) -> list[SubnetConfig]:
-    """The largest, the smallest, and a spread of regular subnets just under the target.
+    space: DeploymentSpace, cost: Cost, limit: float, *, count: int = 16
+) -> list[Deployment]:
+    """The largest, the smallest, and a spread of regular subnets just under the limit.
 
     Regular subnets leave out layers in the order of `space.removal_order`; their widths and heads
-    follow one level, tilted so that important layers stay wider. Of each resolution and depth the
-    one nearest below the target is taken, and resolutions take turns.
+    follow one level, tilted so that important layers stay wider. Of each precision, resolution
+    and depth the one nearest below the limit is taken; precisions and resolutions take turns.
 
     Args:
-        space: where the subnets come from.
-        predict: latencies in milliseconds; give the upper bound, so that the start is feasible.
-        target_ms: the latency that the search may not exceed.
-        count: how many subnets at most.
+        space: where the deployments come from.
+        cost: costs, (n,); give those of the upper bound, so that the start is feasible.
+        limit: the cost that the search may not exceed.
+        count: how many deployments at most.
     """
-    regular = list(dict.fromkeys(_regular_subnets(space)))
-    latencies = predict(regular)
-    nearest: dict[int, dict[int, tuple[float, SubnetConfig]]] = defaultdict(dict)
-    for config, latency_ms in zip(regular, latencies.tolist(), strict=True):
-        of_resolution = nearest[config.resolution]
-        best_ms, _ = of_resolution.get(config.depth, (-1.0, config))
-        if best_ms < latency_ms <= target_ms:
-            of_resolution[config.depth] = (latency_ms, config)
+    regular = space.in_each_precision(dict.fromkeys(_regular_subnets(space.subnets)))
+    nearest: dict[tuple[str, int], dict[int, tuple[float, Deployment]]] = defaultdict(dict)
+    for option, price in zip(regular, cost(regular).tolist(), strict=True):
+        of_kind = nearest[option.precision, option.subnet.resolution]
+        best, _ = of_kind.get(option.subnet.depth, (-1.0, option))
+        if best < price <= limit:
+            of_kind[option.subnet.depth] = (price, option)
     ladders = [
-        [config for _, config in sorted(found.values(), key=lambda pair: -pair[0])]
+        [option for _, option in sorted(found.values(), key=lambda pair: -pair[0])]
         for found in nearest.values()
     ]
     chosen = [space.largest, space.smallest, *_take_turns(ladders)]
@@ -71,6 +71,6 @@ def _at(choices: tuple[int, ...], level: float) -> int:
     return choices[round(min(max(level, 0.0), 1.0) * (len(choices) - 1))]
 
 
-def _take_turns(ladders: Sequence[Sequence[SubnetConfig]]) -> Iterator[SubnetConfig]:
+def _take_turns(ladders: Sequence[Sequence[Deployment]]) -> Iterator[Deployment]:
     for row in itertools.zip_longest(*ladders):
-        yield from (config for config in row if config is not None)
+        yield from (option for option in row if option is not None)

@@ -1,9 +1,9 @@
 """The Optuna study of a search: the only file that knows Optuna.
 
-A trial is one subnet. It ends COMPLETE with its mIoU and predicted latency, or PRUNED without an
-accuracy where the upper bound of its latency exceeds the target, or where it was tried before: so
-accuracy is only ever computed for subnets that may be reported. `latency_over_target_ms` is the
-trial's constraint.
+A trial is one deployment. It ends COMPLETE with its mIoU and the cost of its predicted latencies,
+or PRUNED without an accuracy where the upper bound of a latency exceeds its limit, or where it was
+tried before: so accuracy is only ever computed for what may be reported. Each target has a
+constraint, by how much the upper bound exceeds the limit.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.exceptions import OptunaError
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from hwsearch.errors import UsageError
 from hwsearch.progress import Progress
-from hwsearch.records import Milliseconds, Record, Scope, SubnetConfig
+from hwsearch.records import Deployment, Milliseconds, Record, Scope
 from hwsearch.search.accuracy_cache import AccuracyContext
+from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.encoding import decode, encode, parameter_sizes
 from hwsearch.search.moves import shrink_to
-from hwsearch.search.objectives import Objectives
+from hwsearch.search.objectives import Limits, Objectives
 from hwsearch.search.propose import propose
 from hwsearch.search.start import informed_start
-from hwsearch.space import SearchSpace
 
 MUTATION_SHARE = 0.8  # the other trials are the sampler's own
 FRUITLESS_LIMIT = 20  # so many pruned trials in a row mean that little is left to try
@@ -37,25 +38,30 @@ STORAGE_ERRORS = (SQLAlchemyError, OptunaError, ImportError, OSError, ValueError
 class StudyIdentity(Record):
     """What a study was made for; it is never continued for anything else.
 
-    `space_digest` tells the choices of the search space, `target_fingerprint` the device, runtime
-    and precision that latencies belong to.
+    `space_digest` tells the choices of the search space, `target_fingerprints` the devices and
+    runtimes that latencies belong to, `target_latencies_ms` the limit on each of them.
     """
 
     accuracy: AccuracyContext
     space_digest: str
-    target_fingerprint: str
+    target_fingerprints: tuple[str, ...]
     scope: Scope
-    target_latency_ms: Milliseconds
+    target_latencies_ms: tuple[Milliseconds, ...]
+
+    @property
+    def limits(self) -> Limits:
+        """What the search may not exceed."""
+        return Limits(self.target_latencies_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A subnet whose accuracy is known, with the latency predicted when it was tried."""
+    """A deployment whose accuracy is known, with the latencies predicted when it was tried."""
 
-    subnet: SubnetConfig
+    deployment: Deployment
     miou: float
-    predicted_ms: float
-    upper_ms: float
+    predicted_ms: tuple[float, ...]
+    upper_ms: tuple[float, ...]
     origin: str
 
 
@@ -83,13 +89,13 @@ class SubnetStudy:
         name: str,
         storage: str,
         identity: StudyIdentity,
-        space: SearchSpace,
+        space: DeploymentSpace,
         objectives: Objectives,
         seed: int,
     ) -> None:
         self.space = space
         self.objectives = objectives
-        self.target_ms = identity.target_latency_ms
+        self.limits = identity.limits
         self.seed = seed
         with _quiet_optuna():
             self._study = _open(name, storage)
@@ -113,7 +119,7 @@ class SubnetStudy:
         with _quiet_optuna(), progress.task("searching", total) as advance:
             advance(len(judged), self._best_note(judged))
             while len(judged) < total and fruitless < FRUITLESS_LIMIT:
-                state = self._run_one(start, {row.subnet: row.miou for row in judged})
+                state = self._run_one(start, {row.deployment: row.miou for row in judged})
                 judged = self.judged  # other processes may have added theirs
                 fruitless += 1
                 if state == TrialState.COMPLETE:
@@ -123,7 +129,7 @@ class SubnetStudy:
             progress.log(f"Nothing new that fits was found: stopped at {len(judged)} trials.")
 
     def _run_one(
-        self, start: Sequence[SubnetConfig], judged: Mapping[SubnetConfig, float]
+        self, start: Sequence[Deployment], judged: Mapping[Deployment, float]
     ) -> TrialState:
         trials = self._study.get_trials(deepcopy=False)
         rng = np.random.default_rng([self.seed, len(trials)])
@@ -143,13 +149,13 @@ class SubnetStudy:
 
     def _choose(
         self,
-        start: Sequence[SubnetConfig],
+        start: Sequence[Deployment],
         trials: Sequence[FrozenTrial],
-        judged: Mapping[SubnetConfig, float],
+        judged: Mapping[Deployment, float],
         rng: np.random.Generator,
-    ) -> tuple[str, SubnetConfig] | None:
+    ) -> tuple[str, Deployment] | None:
         """The next subnet and where it comes from, or None to leave it to the sampler."""
-        seen = {t.user_attrs.get("subnet") for t in trials if t.state != TrialState.FAIL}
+        seen = {t.user_attrs.get("deployment") for t in trials if t.state != TrialState.FAIL}
         for config in start:
             if config.to_json() not in seen:
                 return "start", config
@@ -157,9 +163,9 @@ class SubnetStudy:
         if last is not None and last.state == TrialState.PRUNED and _is_sampled(last):
             fitting = shrink_to(
                 self.space,
-                _subnet(last),
-                latency=self.objectives.upper,
-                limit_ms=self.target_ms,
+                _deployment(last),
+                cost=self._upper_cost,
+                limit=self.limits.cost,
                 rng=rng,
             )
             if fitting is not None and fitting not in judged:
@@ -168,43 +174,45 @@ class SubnetStudy:
             mutant = propose(
                 self.space,
                 judged,
-                upper=self.objectives.upper,
-                target_ms=self.target_ms,
+                upper=self._upper_cost,
+                limit=self.limits.cost,
                 rng=rng,
             )
             return None if mutant is None else ("mutation", mutant)
         return None
 
-    def _try_subnet(
-        self, trial: Trial, judged: Mapping[SubnetConfig, float]
-    ) -> tuple[float, float]:
+    def _try_subnet(self, trial: Trial, judged: Mapping[Deployment, float]) -> tuple[float, float]:
         sizes = parameter_sizes(self.space)
         config = decode(
             self.space, {name: trial.suggest_int(name, 0, size - 1) for name, size in sizes.items()}
         )
-        predicted_ms = float(self.objectives.predict([config])[0])
-        upper_ms = float(self.objectives.upper([config])[0])
-        trial.set_user_attr("subnet", config.to_json())
-        trial.set_user_attr("predicted_ms", predicted_ms)
-        trial.set_user_attr("upper_ms", upper_ms)
-        trial.set_constraint("latency_over_target_ms", upper_ms - self.target_ms)
+        predicted_ms = self.objectives.predict([config])
+        upper_ms = self.objectives.upper([config])
+        trial.set_user_attr("deployment", config.to_json())
+        trial.set_user_attr("predicted_ms", predicted_ms[0].tolist())
+        trial.set_user_attr("upper_ms", upper_ms[0].tolist())
+        for number, excess_ms in enumerate(self.limits.excess_ms(upper_ms)[0], start=1):
+            trial.set_constraint(f"latency_over_limit_{number}_ms", float(excess_ms))
         extremes = (self.space.largest, self.space.smallest)
-        too_slow = upper_ms > self.target_ms and config not in extremes
+        too_slow = not self.limits.met(upper_ms)[0] and config not in extremes
         if too_slow or config in judged:
             raise optuna.TrialPruned
-        return self.objectives.evaluate(config), predicted_ms
+        return self.objectives.evaluate(config), float(self.limits.costs(predicted_ms)[0])
 
-    def _agreed_start(self) -> list[SubnetConfig]:
+    def _agreed_start(self) -> list[Deployment]:
         """The start that the first process chose: predictors may differ by the next one."""
         stored: list[str] | None = self._study.user_attrs.get("start")
         if stored is not None:
-            return [SubnetConfig.from_json(text) for text in stored]
-        start = informed_start(self.space, self.objectives.upper, self.target_ms)
+            return [Deployment.from_json(text) for text in stored]
+        start = informed_start(self.space, self._upper_cost, self.limits.cost)
         self._study.set_user_attr("start", [config.to_json() for config in start])
         return start
 
+    def _upper_cost(self, deployments: Sequence[Deployment]) -> NDArray[np.float64]:
+        return self.limits.costs(self.objectives.upper(deployments))
+
     def _best_note(self, judged: Sequence[Judged]) -> str:
-        fitting = [row.miou for row in judged if row.upper_ms <= self.target_ms]
+        fitting = [row.miou for row in judged if self.limits.met(row.upper_ms)[0]]
         return f"best mIoU {max(fitting):.4f}" if fitting else "nothing feasible yet"
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -220,11 +228,17 @@ class SubnetStudy:
             raise UsageError(
                 f"Study '{name}' was not made by hwsearch: choose another name for this one."
             )
-        theirs, ours = _flat(StudyIdentity.from_json(stored)), _flat(identity)
+        try:
+            theirs, ours = _flat(StudyIdentity.from_json(stored)), _flat(identity)
+        except UsageError:
+            raise UsageError(
+                f"Study '{name}' was made by another version of hwsearch: choose another name for "
+                "this one."
+            ) from None
         for field, value in ours.items():
             if theirs[field] != value:
                 raise UsageError(
-                    f"Study '{name}' was made for another {field.replace('_', ' ')} "
+                    f"Study '{name}' was made for another {field} "
                     f"({theirs[field]}, now {value}): choose another name for this one."
                 )
 
@@ -261,24 +275,28 @@ def _quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _flat(identity: StudyIdentity) -> dict[str, object]:
-    fields = identity.model_dump()
-    return {**fields.pop("accuracy"), **fields}
+def _flat(identity: StudyIdentity) -> dict[str, str]:
+    """Each field's name in words, and its value."""
+    fields = identity.accuracy.model_dump() | identity.model_dump(exclude={"accuracy"})
+    fields["target fingerprint"] = ", ".join(fields.pop("target_fingerprints"))
+    limits_ms = fields.pop("target_latencies_ms")
+    fields["target latency"] = ", ".join(f"{limit:g} ms" for limit in limits_ms)
+    return {name.replace("_", " "): str(value) for name, value in fields.items()}
 
 
-def _subnet(trial: FrozenTrial) -> SubnetConfig:
-    return SubnetConfig.from_json(trial.user_attrs["subnet"])
+def _deployment(trial: FrozenTrial) -> Deployment:
+    return Deployment.from_json(trial.user_attrs["deployment"])
 
 
 def _is_sampled(trial: FrozenTrial) -> bool:
-    return "origin" not in trial.user_attrs and "subnet" in trial.user_attrs
+    return "origin" not in trial.user_attrs and "deployment" in trial.user_attrs
 
 
 def _judged(trial: FrozenTrial) -> Judged:
     return Judged(
-        subnet=_subnet(trial),
+        deployment=_deployment(trial),
         miou=trial.values[0],
-        predicted_ms=trial.user_attrs["predicted_ms"],
-        upper_ms=trial.user_attrs["upper_ms"],
+        predicted_ms=tuple(trial.user_attrs["predicted_ms"]),
+        upper_ms=tuple(trial.user_attrs["upper_ms"]),
         origin=trial.user_attrs.get("origin", "sampler"),
     )

@@ -13,30 +13,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.records import SubnetConfig
-from hwsearch.space import SearchSpace
+from hwsearch.records import Deployment
+from hwsearch.search.deployments import DeploymentSpace
 
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
-def features(space: SearchSpace, config: SubnetConfig) -> list[float]:
-    """1, a step for each resolution, (kept, width, heads) of each layer as shares, depth²."""
+def features(space: DeploymentSpace, deployment: Deployment) -> list[float]:
+    """1, a step a further precision and resolution, (kept, width, heads) of each layer, depth²."""
+    config = deployment.subnet
     kept = {layer.index: layer for layer in config.layers}
-    row = [1.0, *(float(config.resolution >= step) for step in space.resolutions[1:])]
-    for choices in space.layers:
+    row = [1.0, *(float(deployment.precision == other) for other in space.precisions[1:])]
+    row += [float(config.resolution >= step) for step in space.subnets.resolutions[1:]]
+    for choices in space.subnets.layers:
         layer = kept.get(choices.index)
         if layer is None:
             row += [0.0, 0.0, 0.0]
         else:
             row += [1.0, layer.mlp_width / choices.mlp_widths[-1], layer.heads / choices.heads[-1]]
-    row.append((config.depth / len(space.layers)) ** 2)
+    row.append((config.depth / len(space.subnets.layers)) ** 2)
     return row
 
 
 def draw_scores(
-    space: SearchSpace,
-    judged: Mapping[SubnetConfig, float],
-    candidates: Sequence[SubnetConfig],
+    space: DeploymentSpace,
+    judged: Mapping[Deployment, float],
+    candidates: Sequence[Deployment],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Scores of the candidates under one draw from the posterior; higher is better.
@@ -44,22 +46,22 @@ def draw_scores(
     The strength of the ridge is the one with the least leave-one-out error.
 
     Args:
-        space: where all subnets come from.
-        judged: mIoU of the subnets tried so far, at least one.
-        candidates: the subnets to rank.
+        space: where all deployments come from.
+        judged: mIoU of the deployments tried so far, at least one.
+        candidates: the deployments to rank.
         rng: the source of the draw.
 
     Returns:
         (n,) scores in standard deviations of the judged accuracies.
     """
-    inputs = np.array([features(space, config) for config in judged])
+    inputs = np.array([features(space, one) for one in judged])
     accuracies = np.array(list(judged.values()))
     outputs = (accuracies - accuracies.mean()) / max(float(accuracies.std()), 1e-6)
     error, covariance = min(
         (_fit(inputs, outputs, ridge) for ridge in RIDGES), key=lambda fit: fit[0]
     )
     weights = rng.multivariate_normal(covariance @ inputs.T @ outputs, 0.5 * error * covariance)
-    return np.array([features(space, config) for config in candidates]) @ weights
+    return np.array([features(space, one) for one in candidates]) @ weights
 
 
 def _fit(

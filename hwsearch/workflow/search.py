@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,9 +18,10 @@ from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Candidate, Framing, Record, SearchResult, SubnetConfig, Target
+from hwsearch.records import Candidate, Deployment, Framing, Record, SearchResult, Target
+from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import Objectives
-from hwsearch.search.run import DEFAULT_TRIALS, SearchOutcome, run_search
+from hwsearch.search.run import DEFAULT_TRIALS, SearchOutcome, TargetLimit, run_search
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.accuracy import (
     DEFAULT_VIEWS,
@@ -105,17 +106,22 @@ def search_subnets(
 
     outcome = run_search(
         Objectives(
-            evaluate=inherited_accuracy(supernet, data.search),
+            evaluate=_accuracy(supernet, data.search),
             predict=predictions.predict,
             upper=predictions.upper,
-            measure=stopwatch.latencies_ms,
+            measure=lambda chosen: _column(stopwatch.latencies_ms([d.subnet for d in chosen])),
             refit=predictions.refit,
         ),
-        space=supernet.space,
+        space=DeploymentSpace(subnets=supernet.space, precisions=(request.target.precision,)),
         geometry=supernet.geometry,
         accuracy=accuracy_context(supernet, data.search, data.search_split),
-        target=request.target,
-        target_latency_ms=request.target_latency_ms,
+        targets=[
+            TargetLimit(
+                name=request.target.name,
+                fingerprint=request.target.fingerprint,
+                latency_ms=request.target_latency_ms,
+            )
+        ],
         study=request.study,
         storage=request.storage or workspace.storage,
         cache=workspace.accuracies,
@@ -145,9 +151,9 @@ def search_subnets(
         noise_floor_percent=floor,
         predictor_model=predictions.current.model_name_,
         predictor_mape_percent=predictions.current.cv_.mape_percent,
-        largest=final[outcome.largest.subnet],
-        front=tuple(final[candidate.subnet] for candidate in outcome.front),
-        pick=final[outcome.pick.subnet],
+        largest=final[outcome.largest.deployment],
+        front=tuple(final[candidate.deployment] for candidate in outcome.front),
+        pick=final[outcome.pick.deployment],
     )
     record = StudyRecord(result=result, candidates=outcome.candidates)
     write_text(result_file, record.model_dump_json(indent=1))
@@ -179,17 +185,27 @@ class Predictions:
     def __init__(self, predictor: LatencyPredictor) -> None:
         self.current = predictor
 
-    def predict(self, configs: Sequence[SubnetConfig]) -> NDArray[np.float64]:
-        """Latencies in milliseconds, (n,)."""
-        return self.current.predict(configs)
+    def predict(self, chosen: Sequence[Deployment]) -> NDArray[np.float64]:
+        """Latencies in milliseconds, (n, 1)."""
+        return _column(self.current.predict([one.subnet for one in chosen]))
 
-    def upper(self, configs: Sequence[SubnetConfig]) -> NDArray[np.float64]:
-        """Upper bounds in milliseconds, (n,), that 90 % of measurements stay below."""
-        return self.current.upper(configs, COVERAGE)
+    def upper(self, chosen: Sequence[Deployment]) -> NDArray[np.float64]:
+        """Upper bounds in milliseconds, (n, 1), that 90 % of measurements stay below."""
+        return _column(self.current.upper([one.subnet for one in chosen], COVERAGE))
 
-    def refit(self, configs: Sequence[SubnetConfig], latencies_ms: Sequence[float]) -> None:
-        """Take further measurements into account."""
-        self.current = self.current.correct(configs, latencies_ms)
+    def refit(self, chosen: Sequence[Deployment], latencies_ms: NDArray[np.float64]) -> None:
+        """Take further measurements into account; latencies in milliseconds, (n, 1)."""
+        subnets = [one.subnet for one in chosen]
+        self.current = self.current.correct(subnets, latencies_ms[:, 0].tolist())
+
+
+def _column(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64).reshape(-1, 1)
+
+
+def _accuracy(supernet: Supernet, chosen: EvaluationSet) -> Callable[[Deployment], float]:
+    accuracy = inherited_accuracy(supernet, chosen)
+    return lambda deployment: accuracy(deployment.subnet)
 
 
 def _predictor(
@@ -233,10 +249,10 @@ def _predictor(
 
 def _final_accuracies(
     supernet: Supernet, outcome: SearchOutcome, final: EvaluationSet, progress: Progress
-) -> dict[SubnetConfig, Candidate]:
+) -> dict[Deployment, Candidate]:
     """The reported candidates with their accuracy on images that the search never saw."""
-    accuracy = inherited_accuracy(supernet, final)
-    reported = {row.subnet: row for row in (*outcome.front, outcome.largest, outcome.pick)}
+    accuracy = _accuracy(supernet, final)
+    reported = {row.deployment: row for row in (*outcome.front, outcome.largest, outcome.pick)}
     finished = {}
     with progress.task("final accuracy", len(reported)) as advance:
         for config, row in reported.items():

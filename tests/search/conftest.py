@@ -3,29 +3,21 @@
 from pathlib import Path
 
 import pytest
-from laboratory import GEOMETRY, Lab, Law, every_subnet, law_miou, law_ms
+from laboratory import GEOMETRY, Lab, Law, every_deployment, laboratory_space, law_miou, law_ms
 
-from hwsearch.records import Target
 from hwsearch.search.accuracy_cache import AccuracyContext
-from hwsearch.search.run import SearchOutcome, run_search
-from hwsearch.space import SearchSpace, default_space
+from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.run import SearchOutcome, TargetLimit, run_search
 
 
 @pytest.fixture
 def space():
-    return default_space(
-        GEOMETRY,
-        resolutions=(32, 48, 64),
-        width_ratios=(0.25, 0.5, 1.0),
-        head_ratios=(0.5, 1.0),
-        min_depth=2,
-        removal_order=(1, 3, 2),
-    )
+    return laboratory_space()
 
 
 @pytest.fixture
-def subnets(space: SearchSpace):
-    return list(every_subnet(space))
+def deployments(space: DeploymentSpace):
+    return every_deployment(space)
 
 
 @pytest.fixture
@@ -35,7 +27,7 @@ def lab():
 
 @pytest.fixture
 def law() -> Law:
-    """(mIoU, latency in ms) of a subnet, as the laboratory knows them."""
+    """(mIoU, latency in ms) of a deployment, as the laboratory knows them."""
     return law_miou, law_ms
 
 
@@ -52,30 +44,23 @@ def context():
 
 
 @pytest.fixture
-def target():
-    return Target(
-        device="cpu", device_name="Test CPU", runtime="onnxruntime", runtime_version="1.0"
-    )
-
-
-@pytest.fixture
 def storage(tmp_path: Path):
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
 @pytest.fixture
-def search(
-    tmp_path: Path, space: SearchSpace, context: AccuracyContext, target: Target, storage: str
-):
+def search(tmp_path: Path, space: DeploymentSpace, context: AccuracyContext, storage: str):
     """`run_search` with everything but the laboratory and the target latency filled in."""
 
-    def run(lab: Lab, target_latency_ms: float, **changes: object) -> SearchOutcome:
+    def run(lab: Lab, *limits_ms: float, **changes: object) -> SearchOutcome:
         arguments = {
             "space": space,
             "geometry": GEOMETRY,
             "accuracy": context,
-            "target": target,
-            "target_latency_ms": target_latency_ms,
+            "targets": [
+                TargetLimit(name=f"test-cpu-{number}", fingerprint=f"f{number}", latency_ms=limit)
+                for number, limit in enumerate(limits_ms)
+            ],
             "study": "leaves",
             "storage": storage,
             "cache": tmp_path / "accuracy.jsonl",
