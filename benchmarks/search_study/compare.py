@@ -1,4 +1,4 @@
-"""Hypervolume by evaluations, of each sampler and seed, and what they need for a share of it."""
+"""Runs of each sampler and seed, and what they find by the number of evaluations."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ Row = dict[str, Any]
 DEFAULT = "default"
 ENOUGH = 0.99
 CHECKPOINTS = (20, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800)
-MOST = {DEFAULT: 160, "gp": 160, "tpe": 400}  # evaluations; what takes long a proposal gets fewer
-MOST_OF_OTHERS = 800
+SLOW = {DEFAULT: 160, "gp": 120, "tpe": 400}  # evaluations at most of what takes long a proposal
 
 
 def all_samplers() -> dict[str, Propose]:
@@ -43,12 +42,16 @@ class Comparison:
     """What is compared, and where each run is kept.
 
     Attributes:
+        limit_ms: latency that is searched for, None for the whole front.
+        most: evaluations of a run at most.
         work: a folder; a run that is there, of the same table, is not made again.
     """
 
     table: SearchTable
     names: tuple[str, ...]
     seeds: int
+    limit_ms: float | None
+    most: int
     work: Path
     progress: Progress
 
@@ -60,11 +63,15 @@ class Comparison:
 
     def run(self, *, jobs: int) -> dict[str, list[list[int]]]:
         """Sampler → the rows that it judged with each seed, in order."""
-        folder = self.work / short_digest(self.table.to_json())
+        kind = "front" if self.limit_ms is None else f"{self.limit_ms:.4f}ms"
+        folder = self.work / short_digest(self.table.to_json()) / f"{kind}-{self.most}"
         runs = [(name, seed) for name in self.names for seed in range(self.seeds)]
         paths = {run: folder / f"{_file_name(run[0])}-{run[1]}.json" for run in runs}
         open_ = [run for run in runs if not paths[run].exists()]
-        tasks = [joblib.delayed(_one_run)(self.table, name, seed) for name, seed in open_]
+        tasks = [
+            joblib.delayed(_one_run)(self.table, name, seed, self.limit_ms, self.most)
+            for name, seed in open_
+        ]
         found = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
         with self.progress.task("searching", len(runs)) as advance:
             advance(len(runs) - len(open_))
@@ -75,10 +82,12 @@ class Comparison:
         return {name: [kept[name, seed] for seed in range(self.seeds)] for name in self.names}
 
 
-def _one_run(table: SearchTable, name: str, seed: int) -> list[int]:
-    most = min(MOST.get(name, MOST_OF_OTHERS), len(table.mious))
+def _one_run(
+    table: SearchTable, name: str, seed: int, limit_ms: float | None, most: int
+) -> list[int]:
+    allowed = min(SLOW.get(name, most), most, len(table.mious))
     with threadpool_limits(1):
-        return distinct(all_samplers()[name](table, seed, None), most)
+        return distinct(all_samplers()[name](table, seed, limit_ms), allowed)
 
 
 def _file_name(sampler: str) -> str:
@@ -158,6 +167,36 @@ def speed_ups(table: SearchTable, runs: dict[str, list[list[int]]]) -> list[Row]
                     "needs": theirs,
                     "factor": (most if theirs is None else theirs) / ours,
                     "at_least": theirs is None,
+                }
+            )
+    return rows
+
+
+def limited_summary(
+    table: SearchTable, runs: dict[str, list[list[int]]], *, limit_ms: float
+) -> list[Row]:
+    """What each sampler's best member within a limit lacks of the table's best, in points of mIoU.
+
+    The latencies are those of the table. A run that has found none within the limit yet lacks all.
+    """
+    points = table.points
+    best = points[points[:, 1] <= limit_ms, 0].max()
+    rows = []
+    for name, seeds in runs.items():
+        for count in (20, 40, 80):
+            lacking = []
+            for seed in seeds:
+                found = points[seed[:count]]
+                within = found[found[:, 1] <= limit_ms, 0]
+                lacking.append(100 * float(best - within.max(initial=0.0)))
+            rows.append(
+                {
+                    "sampler": name,
+                    "limit_ms": limit_ms,
+                    "evaluations": count,
+                    "points_lacking": float(np.median(lacking)),
+                    "points_lacking_at_worst": max(lacking),
+                    "seeds": len(seeds),
                 }
             )
     return rows

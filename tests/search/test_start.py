@@ -26,7 +26,8 @@ def test_without_a_limit_the_start_is_spread_over_all_sizes(space: DeploymentSpa
     assert len(set(start)) == 10
     assert {one.subnet.resolution for one in start} == set(space.subnets.resolutions)
     assert {one.subnet.depth for one in start} == {2, 3, 4}
-    assert (np.diff(np.sort(lab.upper_cost(start))) < 8).all()
+    thirds = np.histogram(lab.upper_cost(start), bins=3)[0]
+    assert (thirds >= 1).all()
 
 
 def test_regular_draws_leave_out_the_least_important_layers(space: DeploymentSpace):
