@@ -49,8 +49,15 @@ def search(
         str | None, typer.Option(help="Name of the study; one of this name is continued.")
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="Optuna storage URL; default: SQLite in the workspace.")
+        str | None,
+        typer.Option(
+            help="Optuna storage URL (sqlite:///…, postgresql://…, journal:///FILE), which workers "
+            "on other machines can share; default: SQLite in the workspace."
+        ),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that judge subnets on this machine.")
+    ] = 1,
     workspace: WorkspaceOption = Path(),
     seed: SeedOption = 0,
     allow_stale: StaleOption = False,
@@ -96,6 +103,7 @@ def search(
         samples=samples,
         max_views=max_views,
         seed=seed,
+        workers=workers,
         allow_stale=allow_stale,
     )
     with RichProgress() as progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,10 +21,19 @@ from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Candidate, Deployment, Framing, Record, SearchResult, Target
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import Objectives
-from hwsearch.search.run import DEFAULT_TRIALS, SearchOutcome, TargetLimit, run_search
+from hwsearch.search.run import (
+    DEFAULT_TRIALS,
+    RunTrials,
+    SearchOutcome,
+    StudyPlan,
+    TargetLimit,
+    run_search,
+)
+from hwsearch.search.study import SubnetStudy
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.accuracy import (
     DEFAULT_VIEWS,
+    SearchData,
     accuracy_context,
     inherited_accuracy,
     search_data,
@@ -62,6 +71,7 @@ class SearchRequest:
         samples: how many subnets are measured first, if no predictor is there.
         max_views: images or objects that each accuracy is found on.
         seed: source of all draws.
+        workers: how many processes judge subnets on this machine.
         allow_stale: accept profiles and predictors made under other versions.
     """
 
@@ -76,6 +86,7 @@ class SearchRequest:
     samples: int = DEFAULT_SAMPLES
     max_views: int = DEFAULT_VIEWS
     seed: int = 0
+    workers: int = 1
     allow_stale: bool = False
 
 
@@ -97,38 +108,19 @@ def search_subnets(
     """
     progress = progress or SilentProgress()
     result_file = workspace.study(request.study) / RESULT_NAME  # a bad name fails before the work
-    data = search_data(
-        request.data, framing=request.framing, max_views=request.max_views, seed=request.seed
+    prepared = prepare_search(
+        supernet, request, workspace=workspace, settings=settings, progress=progress
     )
-    predictions = Predictions(_predictor(supernet, request, workspace, settings, progress))
-    store = ProfileStore(workspace.profiles, request.target, allow_stale=request.allow_stale)
-    stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=request.seed), progress)
-
+    objectives, run_trials = _by_workers(prepared.objectives, request, workspace)
     outcome = run_search(
-        Objectives(
-            evaluate=_accuracy(supernet, data.search),
-            predict=predictions.predict,
-            upper=predictions.upper,
-            measure=lambda chosen: _column(stopwatch.latencies_ms([d.subnet for d in chosen])),
-            refit=predictions.refit,
-        ),
-        space=DeploymentSpace(subnets=supernet.space, precisions=(request.target.precision,)),
+        objectives,
+        prepared.plan,
         geometry=supernet.geometry,
-        accuracy=accuracy_context(supernet, data.search, data.search_split),
-        targets=[
-            TargetLimit(
-                name=request.target.name,
-                fingerprint=request.target.fingerprint,
-                latency_ms=request.target_latency_ms,
-            )
-        ],
-        study=request.study,
-        storage=request.storage or workspace.storage,
-        cache=workspace.accuracies,
         trials=request.trials,
-        seed=request.seed,
+        run_trials=run_trials,
         progress=progress,
     )
+    data, predictions, stopwatch = prepared.data, prepared.predictions, prepared.stopwatch
     floor = noise_floor(stopwatch.profile.measurements)
     directory = workspace.predictor(request.target, supernet.id)
     save_latency_predictor(predictions.current, directory, noise_floor_percent=floor)
@@ -160,6 +152,61 @@ def search_subnets(
     return result
 
 
+@dataclass(frozen=True)
+class PreparedSearch:
+    """All that a search needs; each process that works on a study prepares its own."""
+
+    data: SearchData
+    predictions: Predictions
+    stopwatch: Stopwatch
+    objectives: Objectives
+    plan: StudyPlan
+
+
+def prepare_search(
+    supernet: Supernet,
+    request: SearchRequest,
+    *,
+    workspace: Workspace,
+    settings: SessionSettings | None = None,
+    progress: Progress,
+) -> PreparedSearch:
+    """Load the data and the predictor; the stages that are lacking, profile and fit, are run.
+
+    Raises:
+        HwsearchError: whatever the stages raise.
+    """
+    data = search_data(
+        request.data, framing=request.framing, max_views=request.max_views, seed=request.seed
+    )
+    predictions = Predictions(_predictor(supernet, request, workspace, settings, progress))
+    store = ProfileStore(workspace.profiles, request.target, allow_stale=request.allow_stale)
+    stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=request.seed), progress)
+    objectives = Objectives(
+        evaluate=_accuracy(supernet, data.search),
+        predict=predictions.predict,
+        upper=predictions.upper,
+        measure=lambda chosen: _column(stopwatch.latencies_ms([one.subnet for one in chosen])),
+        refit=predictions.refit,
+    )
+    plan = StudyPlan(
+        name=request.study,
+        storage=request.storage or workspace.storage,
+        space=DeploymentSpace(subnets=supernet.space, precisions=(request.target.precision,)),
+        accuracy=accuracy_context(supernet, data.search, data.search_split),
+        targets=[
+            TargetLimit(
+                name=request.target.name,
+                fingerprint=request.target.fingerprint,
+                latency_ms=request.target_latency_ms,
+            )
+        ],
+        cache=workspace.accuracies,
+        seed=request.seed,
+    )
+    return PreparedSearch(data, predictions, stopwatch, objectives, plan)
+
+
 def load_study(workspace: Workspace, name: str) -> StudyRecord:
     """Read what a search left.
 
@@ -177,6 +224,23 @@ def load_study(workspace: Workspace, name: str) -> StudyRecord:
         ) from None
     except UsageError as error:
         raise HwsearchError(f"{path} is damaged: {error}") from None
+
+
+def _by_workers(
+    objectives: Objectives, request: SearchRequest, workspace: Workspace
+) -> tuple[Objectives, RunTrials]:
+    """The objectives, whose corrections reach the workers, and who runs the trials."""
+    if request.workers == 1:
+        return objectives, SubnetStudy.run_until
+    from hwsearch.workflow.workers import Crew
+
+    crew = Crew(request, workspace)
+
+    def refit(chosen: Sequence[Deployment], latencies_ms: NDArray[np.float64]) -> None:
+        crew.corrections.append((list(chosen), latencies_ms))
+        objectives.refit(chosen, latencies_ms)
+
+    return replace(objectives, refit=refit), crew.run_trials
 
 
 class Predictions:
