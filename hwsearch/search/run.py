@@ -24,13 +24,15 @@ from hwsearch.records import (
 )
 from hwsearch.search.accuracy_cache import AccuracyCache, AccuracyContext
 from hwsearch.search.deployments import DeploymentSpace
-from hwsearch.search.moves import fastest
-from hwsearch.search.objectives import Limits, Objectives
+from hwsearch.search.infeasible import explain, sentence
+from hwsearch.search.moves import fastest, grow_to
+from hwsearch.search.objectives import Limits, Objectives, what_counts
 from hwsearch.search.pareto import pareto_front
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import verify_front
 
 DEFAULT_TRIALS = 80
+STRETCHES = 4  # so many larger neighbours of the pick are judged where its budget is left unused
 
 
 class TargetLimit(Record):
@@ -120,7 +122,12 @@ def run_search(
         seed=seed,
     )
     measured_ms = _measure_lowest(
-        objectives, space=space, targets=targets, limits=limits, progress=progress
+        objectives,
+        space=space,
+        geometry=geometry,
+        targets=targets,
+        limits=limits,
+        progress=progress,
     )
     subnets.run_until(trials, progress=progress)
 
@@ -130,6 +137,16 @@ def run_search(
     def search_on(number: int) -> None:
         subnets.run_until(trials + number * math.ceil(trials / 10), progress=progress)
 
+    def stretch(pick: Deployment, number: int) -> dict[Deployment, float]:
+        """Larger ones than the pick that the prediction allows, though its upper bound doesn't."""
+        rng = np.random.default_rng([seed, number])
+        predicted_cost = limits.cost_of(objectives.predict)
+        grown = [
+            grow_to(space, pick, cost=predicted_cost, limit=limits.cost, rng=rng)
+            for _ in range(STRETCHES)
+        ]
+        return {one: objectives.evaluate(one) for one in dict.fromkeys(grown) if one != pick}
+
     measured_ms = verify_front(
         judged,
         objectives=objectives,
@@ -137,6 +154,7 @@ def run_search(
         measured_ms=measured_ms,
         companions=[space.largest],
         search_on=search_on,
+        stretch=stretch,
         progress=progress,
     )
     found = judged()
@@ -153,6 +171,7 @@ def _measure_lowest(
     objectives: Objectives,
     *,
     space: DeploymentSpace,
+    geometry: SamGeometry,
     targets: Sequence[TargetLimit],
     limits: Limits,
     progress: Progress,
@@ -164,31 +183,24 @@ def _measure_lowest(
     """
     predicted_cost = limits.cost_of(objectives.predict)
     lowest = list(dict.fromkeys([space.smallest, fastest(space, cost=predicted_cost)]))
-    predicted_ms = objectives.predict(lowest)
     progress.log("Measuring the smallest subnet: does anything meet the target?")
-    latencies_ms = objectives.measure(lowest)
-    nearest = int(np.argmin(limits.costs(latencies_ms)))
+    measured_ms = objectives.measure(lowest)
+    latencies_ms = what_counts(measured_ms, objectives.upper(lowest))
     if not limits.met(latencies_ms).any():
-        worst = int(np.argmax(latencies_ms[nearest] / np.array(limits.latencies_ms)))
-        target, took_ms = targets[worst], float(latencies_ms[nearest, worst])
-        subnet = lowest[nearest].subnet
-        raise InfeasibleError(
-            f"No subnet meets {target.latency_ms:g} ms on {target.name}: the nearest, {subnet.id} "
-            f"({subnet.depth} layers at {subnet.resolution} px), took {took_ms:.2f} ms "
-            f"({predicted_ms[nearest, worst]:.2f} ms predicted), "
-            f"{100 * (took_ms / target.latency_ms - 1):.1f} % over; "
-            f"allow at least {_round_up(took_ms):g} ms, or build a supernet whose space goes "
-            f"below {space.subnets.min_depth} layers and {space.subnets.resolutions[0]} px, or "
-            "take a faster runtime or precision."
+        nearest = int(np.argmin(limits.costs(latencies_ms)))
+        why = explain(
+            lowest[nearest],
+            space=space,
+            geometry=geometry,
+            predict=objectives.predict,
+            latencies_ms=latencies_ms[nearest].tolist(),
+            limits=limits,
+            names=[target.name for target in targets],
+            measured=np.isfinite(measured_ms[nearest]).tolist(),
         )
-    objectives.refit(lowest, latencies_ms)
-    return dict(zip(lowest, map(tuple, latencies_ms.tolist()), strict=True))
-
-
-def _round_up(latency_ms: float) -> float:
-    """Three significant digits, never less."""
-    unit = 10.0 ** (math.floor(math.log10(latency_ms)) - 2)
-    return round(math.ceil(latency_ms / unit) * unit, 6)
+        raise InfeasibleError(sentence(why), details=why.model_dump(mode="json"))
+    objectives.refit(lowest, measured_ms)
+    return dict(zip(lowest, map(tuple, measured_ms.tolist()), strict=True))
 
 
 def _candidates(
@@ -204,7 +216,11 @@ def _candidates(
     for place, deployment in enumerate(deployments):
         unmeasured = (None,) * predicted_ms.shape[1]
         first, *others = (
-            TargetLatency(predicted_ms=float(predicted), upper_ms=float(upper), latency_ms=measured)
+            TargetLatency(
+                predicted_ms=float(predicted),
+                upper_ms=float(upper),
+                latency_ms=None if measured is None or math.isnan(measured) else measured,
+            )
             for predicted, upper, measured in zip(
                 predicted_ms[place],
                 upper_ms[place],
@@ -232,7 +248,13 @@ def _measured_front(candidates: Sequence[Candidate], limits: Limits) -> tuple[Ca
     measured = [row for row in candidates if row.latency_ms is not None]
     latencies = np.array(
         [
-            [row.latency_ms, *(other.latency_ms for other in row.further_targets)]
+            [
+                row.latency_ms,
+                *(
+                    other.upper_ms if other.latency_ms is None else other.latency_ms
+                    for other in row.further_targets
+                ),
+            ]
             for row in measured
         ],
         dtype=np.float64,

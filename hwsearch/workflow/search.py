@@ -1,4 +1,4 @@
-"""The stage that chooses: from a target latency to measured subnets."""
+"""The stage that chooses: from target latencies to measured subnets."""
 
 from __future__ import annotations
 
@@ -6,36 +6,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hwsearch.errors import HwsearchError, PredictorError, UsageError
+from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.evaluation import EvaluationSet
 from hwsearch.files import write_text
-from hwsearch.predictor.latency_predictor import LatencyPredictor
-from hwsearch.predictor.store import load_latency_predictor, save_latency_predictor
+from hwsearch.predictor.store import save_latency_predictor
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiler.session import SessionSettings
-from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Candidate, Deployment, Framing, Record, SearchResult, Target
+from hwsearch.records import (
+    Candidate,
+    Deployment,
+    Framing,
+    FurtherTarget,
+    Precision,
+    Record,
+    SearchResult,
+    Target,
+)
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import Objectives
 from hwsearch.search.run import DEFAULT_TRIALS, SearchOutcome, TargetLimit, run_search
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.accuracy import (
-    DEFAULT_VIEWS,
-    accuracy_context,
-    inherited_accuracy,
-    search_data,
-)
-from hwsearch.workflow.fit import fit_latency_predictor
-from hwsearch.workflow.profile import DEFAULT_SAMPLES, profile_supernet
-from hwsearch.workflow.timing import Stopwatch
+from hwsearch.workflow.accuracy import DEFAULT_VIEWS, SearchData, accuracy_context, search_data
+from hwsearch.workflow.deployed import EXACT_RUNTIME, deployed_accuracy, runtime_of
+from hwsearch.workflow.latencies import SearchLatencies, search_latencies
+from hwsearch.workflow.profile import DEFAULT_SAMPLES
+from hwsearch.workflow.targets import SearchTarget, in_order
 from hwsearch.workflow.workspace import Workspace
 
 RESULT_NAME = "result.json"
-COVERAGE = 0.9
 
 
 class StudyRecord(Record):
@@ -52,8 +51,8 @@ class SearchRequest:
 
     Attributes:
         supernet_name: how the user named the supernet; `export` loads it again by this.
-        target: where the latency counts.
-        target_latency_ms: the latency that no pick may exceed.
+        targets: where the latency counts, and what no pick may exceed there, all in the same
+            precisions; of several a pick meets each.
         data: a data folder, or `scenes`.
         framing: whole images, or windows around objects.
         study: name of the study; a study of this name and purpose is continued.
@@ -66,8 +65,7 @@ class SearchRequest:
     """
 
     supernet_name: str
-    target: Target
-    target_latency_ms: float
+    targets: tuple[SearchTarget, ...]
     data: str
     framing: Framing
     study: str
@@ -77,6 +75,11 @@ class SearchRequest:
     max_views: int = DEFAULT_VIEWS
     seed: int = 0
     allow_stale: bool = False
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Those that a pick may have."""
+        return self.targets[0].precisions
 
 
 def search_subnets(
@@ -89,38 +92,55 @@ def search_subnets(
 ) -> SearchResult:
     """Search, re-measure the picks, and write the study's `result.json`.
 
-    The stages that are lacking, profile and fit, are run first.
+    The stages that are lacking, profile and fit, are run first, for each target in each precision.
 
     Raises:
-        InfeasibleError: no subnet meets the target latency.
+        InfeasibleError: no subnet meets the target latencies.
         HwsearchError: whatever the stages raise.
     """
     progress = progress or SilentProgress()
     result_file = workspace.study(request.study) / RESULT_NAME  # a bad name fails before the work
+    targets = in_order(request.targets)
+    for wanted in targets:
+        if not wanted.measured_here:
+            progress.log(
+                f"{wanted.name} can't be measured here: its predictor's upper bound is held "
+                f"against {wanted.latency_ms:g} ms."
+            )
     data = search_data(
         request.data, framing=request.framing, max_views=request.max_views, seed=request.seed
     )
-    predictions = Predictions(_predictor(supernet, request, workspace, settings, progress))
-    store = ProfileStore(workspace.profiles, request.target, allow_stale=request.allow_stale)
-    stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=request.seed), progress)
-
+    latencies = search_latencies(
+        supernet,
+        targets,
+        workspace=workspace,
+        samples=request.samples,
+        settings=settings or SessionSettings(seed=request.seed),
+        seed=request.seed,
+        allow_stale=request.allow_stale,
+        progress=progress,
+    )
     outcome = run_search(
         Objectives(
-            evaluate=_accuracy(supernet, data.search),
-            predict=predictions.predict,
-            upper=predictions.upper,
-            measure=lambda chosen: _column(stopwatch.latencies_ms([d.subnet for d in chosen])),
-            refit=predictions.refit,
+            evaluate=_accuracy(supernet, data.search, targets, request.precisions),
+            predict=latencies.predict,
+            upper=latencies.upper,
+            measure=latencies.measure,
+            refit=latencies.refit,
         ),
-        space=DeploymentSpace(subnets=supernet.space, precisions=(request.target.precision,)),
+        space=DeploymentSpace(subnets=supernet.space, precisions=request.precisions),
         geometry=supernet.geometry,
-        accuracy=accuracy_context(supernet, data.search, data.search_split),
+        accuracy=accuracy_context(
+            supernet,
+            data.search,
+            data.search_split,
+            runtimes=_runtimes(targets, request.precisions),
+        ),
         targets=[
             TargetLimit(
-                name=request.target.name,
-                fingerprint=request.target.fingerprint,
-                latency_ms=request.target_latency_ms,
+                name=wanted.name, fingerprint=wanted.fingerprint, latency_ms=wanted.latency_ms
             )
+            for wanted in targets
         ],
         study=request.study,
         storage=request.storage or workspace.storage,
@@ -129,31 +149,22 @@ def search_subnets(
         seed=request.seed,
         progress=progress,
     )
-    floor = noise_floor(stopwatch.profile.measurements)
-    directory = workspace.predictor(request.target, supernet.id)
-    save_latency_predictor(predictions.current, directory, noise_floor_percent=floor)
-    final = _final_accuracies(supernet, outcome, data.final, progress)
-    result = SearchResult(
-        study=request.study,
-        supernet=request.supernet_name,
-        supernet_id=supernet.id,
-        weights_digest=supernet.weights_digest(),
-        target=request.target,
-        scope="full",
-        target_latency_ms=request.target_latency_ms,
-        data=request.data,
-        framing=request.framing,
-        max_views=request.max_views,
-        seed=request.seed,
-        split=data.search_split,
-        final_split=data.final_split,
-        trials=outcome.trials,
-        noise_floor_percent=floor,
-        predictor_model=predictions.current.model_name_,
-        predictor_mape_percent=predictions.current.cv_.mape_percent,
-        largest=final[outcome.largest.deployment],
-        front=tuple(final[candidate.deployment] for candidate in outcome.front),
-        pick=final[outcome.pick.deployment],
+    for target, stopwatch in latencies.stopwatches.items():
+        save_latency_predictor(
+            latencies.predictors[target],
+            workspace.predictor(target, supernet.id),
+            noise_floor_percent=noise_floor(stopwatch.profile.measurements),
+        )
+    judge = _accuracy(supernet, data.final, targets, request.precisions)
+    final = _final_accuracies(judge, outcome, progress)
+    result = _result(
+        supernet,
+        request,
+        targets=targets,
+        latencies=latencies,
+        data=data,
+        outcome=outcome,
+        final=final,
     )
     record = StudyRecord(result=result, candidates=outcome.candidates)
     write_text(result_file, record.model_dump_json(indent=1))
@@ -179,84 +190,96 @@ def load_study(workspace: Workspace, name: str) -> StudyRecord:
         raise HwsearchError(f"{path} is damaged: {error}") from None
 
 
-class Predictions:
-    """The predictor that a search uses, replaced by a better one as measurements come in."""
-
-    def __init__(self, predictor: LatencyPredictor) -> None:
-        self.current = predictor
-
-    def predict(self, chosen: Sequence[Deployment]) -> NDArray[np.float64]:
-        """Latencies in milliseconds, (n, 1)."""
-        return _column(self.current.predict([one.subnet for one in chosen]))
-
-    def upper(self, chosen: Sequence[Deployment]) -> NDArray[np.float64]:
-        """Upper bounds in milliseconds, (n, 1), that 90 % of measurements stay below."""
-        return _column(self.current.upper([one.subnet for one in chosen], COVERAGE))
-
-    def refit(self, chosen: Sequence[Deployment], latencies_ms: NDArray[np.float64]) -> None:
-        """Take further measurements into account; latencies in milliseconds, (n, 1)."""
-        subnets = [one.subnet for one in chosen]
-        self.current = self.current.correct(subnets, latencies_ms[:, 0].tolist())
+def _accuracy(
+    supernet: Supernet,
+    chosen: EvaluationSet,
+    targets: Sequence[SearchTarget],
+    precisions: Sequence[Precision],
+) -> Callable[[Deployment], float]:
+    """A function from a deployment to its mIoU in the precision that it is deployed in."""
+    by_precision = {
+        precision: deployed_accuracy(
+            supernet, chosen, [wanted.in_precision(precision) for wanted in targets]
+        )
+        for precision in precisions
+    }
+    return lambda deployment: by_precision[deployment.precision](deployment.subnet)
 
 
-def _column(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(values, dtype=np.float64).reshape(-1, 1)
+def _runtimes(
+    targets: Sequence[SearchTarget], precisions: Sequence[Precision]
+) -> dict[Precision, str]:
+    """What judges each precision, where it is not PyTorch alone."""
+    found = {
+        precision: sorted({runtime_of(wanted.in_precision(precision)) for wanted in targets})
+        for precision in precisions
+    }
+    return {
+        precision: "+".join(names) for precision, names in found.items() if names != [EXACT_RUNTIME]
+    }
 
 
-def _accuracy(supernet: Supernet, chosen: EvaluationSet) -> Callable[[Deployment], float]:
-    accuracy = inherited_accuracy(supernet, chosen)
-    return lambda deployment: accuracy(deployment.subnet)
-
-
-def _predictor(
+def _result(
     supernet: Supernet,
     request: SearchRequest,
-    workspace: Workspace,
-    settings: SessionSettings | None,
-    progress: Progress,
-) -> LatencyPredictor:
-    """The predictor of the workspace, made first where it is lacking."""
-    directory = workspace.predictor(request.target, supernet.id)
-    if (directory / "predictor.json").exists():
-        predictor = load_latency_predictor(
-            directory, target=request.target, allow_stale=request.allow_stale
-        )
-        if predictor.geometry != supernet.geometry:
-            raise PredictorError(f"{directory} belongs to another geometry: fit it again.")
-        if predictor.scope != "full":
-            raise PredictorError(f"{directory} predicts the {predictor.scope} alone: fit it again.")
-        return predictor
-    progress.log(f"No latency predictor for {request.target.name} yet: profiling and fitting.")
-    profile_supernet(
-        supernet,
-        target=request.target,
-        workspace=workspace,
-        samples=request.samples,
-        settings=settings,
-        seed=request.seed,
-        allow_stale=request.allow_stale,
-        progress=progress,
+    *,
+    targets: Sequence[SearchTarget],
+    latencies: SearchLatencies,
+    data: SearchData,
+    outcome: SearchOutcome,
+    final: dict[Deployment, Candidate],
+) -> SearchResult:
+    pick = final[outcome.pick.deployment]
+    first, *others = (
+        _standing(wanted, wanted.in_precision(pick.precision), latencies) for wanted in targets
     )
-    predictor, _ = fit_latency_predictor(
-        supernet.geometry,
-        target=request.target,
-        workspace=workspace,
+    return SearchResult(
+        study=request.study,
+        supernet=request.supernet_name,
+        supernet_id=supernet.id,
+        weights_digest=supernet.weights_digest(),
+        target=first.target,
+        scope="full",
+        target_latency_ms=first.target_latency_ms,
+        data=request.data,
+        framing=request.framing,
+        max_views=request.max_views,
         seed=request.seed,
-        allow_stale=request.allow_stale,
+        split=data.search_split,
+        final_split=data.final_split,
+        trials=outcome.trials,
+        noise_floor_percent=first.noise_floor_percent,
+        predictor_model=first.predictor_model,
+        predictor_mape_percent=first.predictor_mape_percent,
+        largest=final[outcome.largest.deployment],
+        front=tuple(final[candidate.deployment] for candidate in outcome.front),
+        pick=pick,
+        precisions=request.precisions,
+        further_targets=tuple(others),
     )
-    return predictor
+
+
+def _standing(wanted: SearchTarget, target: Target, latencies: SearchLatencies) -> FurtherTarget:
+    predictor, stopwatch = latencies.predictors[target], latencies.stopwatches.get(target)
+    return FurtherTarget(
+        target=target,
+        target_latency_ms=wanted.latency_ms,
+        measured_here=wanted.measured_here,
+        noise_floor_percent=noise_floor(stopwatch.profile.measurements) if stopwatch else None,
+        predictor_model=predictor.model_name_,
+        predictor_mape_percent=predictor.cv_.mape_percent,
+    )
 
 
 def _final_accuracies(
-    supernet: Supernet, outcome: SearchOutcome, final: EvaluationSet, progress: Progress
+    judge: Callable[[Deployment], float], outcome: SearchOutcome, progress: Progress
 ) -> dict[Deployment, Candidate]:
     """The reported candidates with their accuracy on images that the search never saw."""
-    accuracy = _accuracy(supernet, final)
     reported = {row.deployment: row for row in (*outcome.front, outcome.largest, outcome.pick)}
     finished = {}
     with progress.task("final accuracy", len(reported)) as advance:
-        for config, row in reported.items():
-            miou = accuracy(config)
-            finished[config] = row.model_copy(update={"miou_final": miou})
-            advance(1, f"{config.id} {miou:.3f}")
+        for deployment, row in reported.items():
+            miou = judge(deployment)
+            finished[deployment] = row.model_copy(update={"miou_final": miou})
+            advance(1, f"{deployment.id} {miou:.3f}")
     return finished
