@@ -61,7 +61,6 @@ def regular(net: Supernet, band: float) -> list[Sized]:
 def candidates(net: Supernet, *, seed: int) -> dict[float, list[Sized]]:
     """Random subnets of each band, all at the full resolution, which parameters don't see."""
     rng = np.random.default_rng(seed)
-    space = DeploymentSpace(subnets=net.space)
     resolution = net.space.largest.resolution
     found: dict[float, dict[str, Sized]] = {band: {} for band in BANDS}
     for _ in range(DRAWS):

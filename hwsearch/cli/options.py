@@ -80,11 +80,7 @@ class TargetWords(NamedTuple):
     runtime: str | None = None
     precision: str | None = None
     threads: int | None = None
-
-    @property
-    def is_device(self) -> bool:
-        """Whether it is a device of this machine, and no folder of the workspace."""
-        return re.fullmatch(_DEVICE, self.name) is not None
+    is_device: bool = True
 
 
 def parse_target(text: str) -> TargetWords:
@@ -105,7 +101,7 @@ def parse_target(text: str) -> TargetWords:
         )
     latency_ms = parse_latency(latency)
     if match is None:
-        return TargetWords(words, latency_ms)
+        return TargetWords(words, latency_ms, is_device=False)
     said: dict[str, str] = {}
     for part in match.group(2).split(",") if match.group(2) else ():
         name, _, value = part.partition("=")

@@ -70,8 +70,15 @@ def search(
         str | None, typer.Option(help="Name of the study; one of this name is continued.")
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="Optuna storage URL; default: SQLite in the workspace.")
+        str | None,
+        typer.Option(
+            help="Optuna storage URL (sqlite:///…, postgresql://…, journal:///FILE), which workers "
+            "on other machines can share; default: SQLite in the workspace."
+        ),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that judge subnets on this machine.")
+    ] = 1,
     workspace: WorkspaceOption = Path(),
     seed: SeedOption = 0,
     allow_stale: StaleOption = False,
@@ -94,13 +101,14 @@ def search(
 
     from hwsearch.cli.progress import RichProgress
     from hwsearch.supernet.store import load_manifest, load_supernet
+    from hwsearch.workflow.prepare import SearchRequest
     from hwsearch.workflow.report import (
         candidate_summary,
         result_summary,
         summary_lines,
         write_study_report,
     )
-    from hwsearch.workflow.search import SearchRequest, search_subnets
+    from hwsearch.workflow.search import search_subnets
     from hwsearch.workflow.workspace import Workspace, default_study_name
 
     place = Workspace(workspace)
@@ -128,6 +136,7 @@ def search(
         samples=samples,
         max_views=max_views,
         seed=seed,
+        workers=workers,
         allow_stale=allow_stale,
     )
     with RichProgress() as progress:
@@ -197,7 +206,7 @@ def _search_target(
 ) -> SearchTarget:
     from hwsearch.workflow.targets import target_here, target_of_workspace
 
-    if words.is_device or "/" in words.name:
+    if words.is_device:
         return target_here(
             latency_ms=words.latency_ms,
             device=words.name,

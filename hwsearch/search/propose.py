@@ -5,7 +5,7 @@ A sampler that starts from nothing learns too little of a space of millions in a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,6 +26,7 @@ def propose(
     *,
     upper: Cost,
     limit: float,
+    pending: Sequence[Deployment] = (),
     rng: np.random.Generator,
 ) -> Deployment | None:
     """The most promising of a pool of mutants of the best feasible deployments.
@@ -38,6 +39,7 @@ def propose(
         judged: mIoU of the deployments tried so far; none of them is proposed again.
         upper: upper bounds of the cost, (n,).
         limit: what the upper bound may not exceed.
+        pending: what others are judging now; none of it is proposed.
         rng: the source of all randomness.
 
     Returns:
@@ -48,6 +50,7 @@ def propose(
     bounds = upper(list(judged))
     feasible = [c for c, bound in zip(judged, bounds, strict=True) if bound <= limit]
     parents = sorted(feasible, key=lambda config: -judged[config])[:PARENTS]
+    tried = {*judged, *pending}
     pool: dict[Deployment, None] = {}
     for _ in range(POOL if parents else 0):
         parent = parents[rng.integers(len(parents))]
@@ -55,7 +58,7 @@ def propose(
         fitting = shrink_to(space, mutant, cost=upper, limit=limit, rng=rng)
         if fitting is not None:
             grown = grow_to(space, fitting, cost=upper, limit=limit, rng=rng)
-            pool.update({config: None for config in (grown, fitting) if config not in judged})
+            pool.update({config: None for config in (grown, fitting) if config not in tried})
     if not pool:
         return None
     candidates = list(pool)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 
 from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.errors import InfeasibleError, UsageError
@@ -35,6 +36,14 @@ DEFAULT_TRIALS = 80
 STRETCHES = 4  # so many larger neighbours of the pick are judged where its budget is left unused
 
 
+class RunTrials(Protocol):
+    """Brings a study to a number of judged deployments."""
+
+    def __call__(self, study: SubnetStudy, /, total: int, *, progress: Progress) -> None:
+        """Return when that many are judged, or nothing new is found."""
+        ...
+
+
 class TargetLimit(Record):
     """The latency that a pick may not exceed on one target.
 
@@ -44,7 +53,59 @@ class TargetLimit(Record):
 
     name: str
     fingerprint: str
-    latency_ms: PositiveFloat
+    latency_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """What a study is for and where it is kept; all that work on it have the same.
+
+    Attributes:
+        name: the study's name; one of this name and purpose is continued.
+        storage: Optuna storage URL, as `open_storage` takes it.
+        space: where the deployments come from.
+        accuracy: what accuracies depend on; keys the cache and guards the study.
+        targets: where latencies count, and what a pick may take there; guards the study.
+        cache: JSON-lines file of accuracies, shared by all studies.
+        scope: which part of the model latencies cover.
+        seed: seeds everything that is drawn.
+    """
+
+    name: str
+    storage: str
+    space: DeploymentSpace
+    accuracy: AccuracyContext
+    targets: Sequence[TargetLimit]
+    cache: Path
+    scope: Scope = "full"
+    seed: int = 0
+
+    @property
+    def limits(self) -> Limits:
+        """The limit on each target."""
+        return Limits(tuple(target.latency_ms for target in self.targets))
+
+    def open(self, objectives: Objectives) -> SubnetStudy:
+        """The study, made where there is none; accuracies of the cache are not computed again.
+
+        Raises:
+            UsageError: the storage can't be used, or the study was made for another purpose.
+        """
+        remembered = AccuracyCache(self.cache, self.accuracy).remember(objectives.evaluate)
+        return SubnetStudy(
+            name=self.name,
+            storage=self.storage,
+            identity=StudyIdentity(
+                accuracy=self.accuracy,
+                space_digest=short_digest(self.space.to_json()),
+                target_fingerprints=tuple(target.fingerprint for target in self.targets),
+                scope=self.scope,
+                target_latencies_ms=self.limits.latencies_ms,
+            ),
+            space=self.space,
+            objectives=replace(objectives, evaluate=remembered),
+            seed=self.seed,
+        )
 
 
 class SearchOutcome(Record):
@@ -63,83 +124,62 @@ class SearchOutcome(Record):
 
 def run_search(
     objectives: Objectives,
+    plan: StudyPlan,
     *,
-    space: DeploymentSpace,
     geometry: SamGeometry,
-    accuracy: AccuracyContext,
-    targets: Sequence[TargetLimit],
-    study: str,
-    storage: str,
-    cache: Path,
-    scope: Scope = "full",
     trials: int = DEFAULT_TRIALS,
-    seed: int = 0,
+    run_trials: RunTrials = SubnetStudy.run_until,
     progress: Progress | None = None,
 ) -> SearchOutcome:
-    """Find the most accurate deployments whose measured latency meets a target.
+    """Find the most accurate deployments whose measured latency meets every target.
 
     Args:
         objectives: how to judge, predict and measure deployments; latencies have a column for each
-            of `targets`, in their order.
-        space: where the deployments come from.
+            of the plan's targets, in their order.
+        plan: the study.
         geometry: the full encoder's sizes, for parameters and MACs.
-        accuracy: what accuracies depend on; keys the cache and guards the study.
-        targets: where latencies count, and what a pick may take there; guards the study.
-        study: name of the study; one of this name and purpose is continued.
-        storage: Optuna storage URL.
-        cache: JSON-lines file of accuracies, shared by all studies.
-        scope: which part of the model latencies cover.
         trials: how many deployments the study judges in all, earlier ones included. Where a
             measured pick misses the target, up to three tenths more are added.
-        seed: seeds everything that is drawn.
+        run_trials: brings the study to a number of trials; by default in this process, one after
+            the other.
         progress: told what goes on.
 
     Raises:
-        InfeasibleError: no subnet meets the target; the message names the nearest.
+        InfeasibleError: nothing meets the targets; the message names the nearest.
         UsageError: the storage can't be used, the study was made for another purpose, or `trials`
-            is not positive.
+            or a limit is not positive.
         DataError: an accuracy came out as no number between 0 and 1.
     """
     if trials < 1:
         raise UsageError(f"A search needs a positive number of trials, not {trials} trials.")
-    limits = Limits(tuple(target.latency_ms for target in targets))
     progress = progress or SilentProgress()
-    objectives = replace(
-        objectives, evaluate=AccuracyCache(cache, accuracy).remember(objectives.evaluate)
-    )
-    subnets = SubnetStudy(
-        name=study,
-        storage=storage,
-        identity=StudyIdentity(
-            accuracy=accuracy,
-            space_digest=short_digest(space.to_json()),
-            target_fingerprints=tuple(target.fingerprint for target in targets),
-            scope=scope,
-            target_latencies_ms=limits.latencies_ms,
-        ),
-        space=space,
-        objectives=objectives,
-        seed=seed,
-    )
-    measured_ms = _measure_lowest(
-        objectives,
-        space=space,
-        geometry=geometry,
-        targets=targets,
-        limits=limits,
-        progress=progress,
-    )
-    subnets.run_until(trials, progress=progress)
+    space, targets, limits = plan.space, plan.targets, plan.limits
+    subnets = plan.open(objectives)
+    objectives = subnets.objectives
+    measured_ms = subnets.measured_first
+    if measured_ms:  # what is measured anew would make a resumed study another one
+        objectives.refit(list(measured_ms), np.array(list(measured_ms.values())))
+    else:
+        measured_ms = _measure_lowest(
+            objectives,
+            space=space,
+            geometry=geometry,
+            targets=targets,
+            limits=limits,
+            progress=progress,
+        )
+        subnets.keep_measured_first(measured_ms)
+    run_trials(subnets, trials, progress=progress)
 
     def judged() -> dict[Deployment, float]:
         return {row.deployment: row.miou for row in subnets.judged}
 
     def search_on(number: int) -> None:
-        subnets.run_until(trials + number * math.ceil(trials / 10), progress=progress)
+        run_trials(subnets, trials + number * math.ceil(trials / 10), progress=progress)
 
     def stretch(pick: Deployment, number: int) -> dict[Deployment, float]:
         """Larger ones than the pick that the prediction allows, though its upper bound doesn't."""
-        rng = np.random.default_rng([seed, number])
+        rng = np.random.default_rng([plan.seed, number])
         predicted_cost = limits.cost_of(objectives.predict)
         grown = [
             grow_to(space, pick, cost=predicted_cost, limit=limits.cost, rng=rng)

@@ -17,9 +17,10 @@ from hwsearch.supernet.store import load_supernet
 from hwsearch.workflow.accuracy import search_data
 from hwsearch.workflow.export import export_pick
 from hwsearch.workflow.fit import fit_latency_predictor
+from hwsearch.workflow.prepare import SearchRequest
 from hwsearch.workflow.profile import profile_supernet
 from hwsearch.workflow.report import write_study_report
-from hwsearch.workflow.search import SearchRequest, search_subnets
+from hwsearch.workflow.search import search_subnets
 from hwsearch.workflow.showcase import draw_showcase, draw_views
 from hwsearch.workflow.targets import single_target
 from hwsearch.workflow.workspace import Workspace

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hwsearch.errors import HwsearchError, UsageError
-from hwsearch.evaluation import EvaluationSet
 from hwsearch.files import write_text
 from hwsearch.predictor.store import save_latency_predictor
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import (
-    Candidate,
-    Deployment,
-    Framing,
-    FurtherTarget,
-    Precision,
-    Record,
-    SearchResult,
-    Target,
-)
-from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.records import Candidate, Deployment, FurtherTarget, Record, SearchResult, Target
 from hwsearch.search.objectives import Objectives
-from hwsearch.search.run import DEFAULT_TRIALS, SearchOutcome, TargetLimit, run_search
+from hwsearch.search.run import RunTrials, SearchOutcome, run_search
+from hwsearch.search.study import SubnetStudy
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.accuracy import DEFAULT_VIEWS, SearchData, accuracy_context, search_data
-from hwsearch.workflow.deployed import EXACT_RUNTIME, deployed_accuracy, runtime_of
-from hwsearch.workflow.latencies import SearchLatencies, search_latencies
-from hwsearch.workflow.profile import DEFAULT_SAMPLES
-from hwsearch.workflow.targets import SearchTarget, in_order
+from hwsearch.workflow.latencies import SearchLatencies
+from hwsearch.workflow.prepare import (
+    PreparedSearch,
+    SearchRequest,
+    accuracy_as_deployed,
+    prepare_search,
+)
+from hwsearch.workflow.targets import SearchTarget
 from hwsearch.workflow.workspace import Workspace
 
 RESULT_NAME = "result.json"
@@ -43,43 +39,6 @@ class StudyRecord(Record):
     schema_version: Literal[1] = 1
     result: SearchResult
     candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """What is asked of a search.
-
-    Attributes:
-        supernet_name: how the user named the supernet; `export` loads it again by this.
-        targets: where the latency counts, and what no pick may exceed there, all in the same
-            precisions; of several a pick meets each.
-        data: a data folder, or `scenes`.
-        framing: whole images, or windows around objects.
-        study: name of the study; a study of this name and purpose is continued.
-        storage: Optuna storage URL; None for a SQLite file in the workspace.
-        trials: how many subnets are judged in all.
-        samples: how many subnets are measured first, if no predictor is there.
-        max_views: images or objects that each accuracy is found on.
-        seed: source of all draws.
-        allow_stale: accept profiles and predictors made under other versions.
-    """
-
-    supernet_name: str
-    targets: tuple[SearchTarget, ...]
-    data: str
-    framing: Framing
-    study: str
-    storage: str | None = None
-    trials: int = DEFAULT_TRIALS
-    samples: int = DEFAULT_SAMPLES
-    max_views: int = DEFAULT_VIEWS
-    seed: int = 0
-    allow_stale: bool = False
-
-    @property
-    def precisions(self) -> tuple[Precision, ...]:
-        """Those that a pick may have."""
-        return self.targets[0].precisions
 
 
 def search_subnets(
@@ -100,72 +59,28 @@ def search_subnets(
     """
     progress = progress or SilentProgress()
     result_file = workspace.study(request.study) / RESULT_NAME  # a bad name fails before the work
-    targets = in_order(request.targets)
-    for wanted in targets:
-        if not wanted.measured_here:
-            progress.log(
-                f"{wanted.name} can't be measured here: its predictor's upper bound is held "
-                f"against {wanted.latency_ms:g} ms."
-            )
-    data = search_data(
-        request.data, framing=request.framing, max_views=request.max_views, seed=request.seed
+    prepared = prepare_search(
+        supernet, request, workspace=workspace, settings=settings, progress=progress
     )
-    latencies = search_latencies(
-        supernet,
-        targets,
-        workspace=workspace,
-        samples=request.samples,
-        settings=settings or SessionSettings(seed=request.seed),
-        seed=request.seed,
-        allow_stale=request.allow_stale,
-        progress=progress,
-    )
+    objectives, run_trials = _by_workers(prepared.objectives, request, workspace)
     outcome = run_search(
-        Objectives(
-            evaluate=_accuracy(supernet, data.search, targets, request.precisions),
-            predict=latencies.predict,
-            upper=latencies.upper,
-            measure=latencies.measure,
-            refit=latencies.refit,
-        ),
-        space=DeploymentSpace(subnets=supernet.space, precisions=request.precisions),
+        objectives,
+        prepared.plan,
         geometry=supernet.geometry,
-        accuracy=accuracy_context(
-            supernet,
-            data.search,
-            data.search_split,
-            runtimes=_runtimes(targets, request.precisions),
-        ),
-        targets=[
-            TargetLimit(
-                name=wanted.name, fingerprint=wanted.fingerprint, latency_ms=wanted.latency_ms
-            )
-            for wanted in targets
-        ],
-        study=request.study,
-        storage=request.storage or workspace.storage,
-        cache=workspace.accuracies,
         trials=request.trials,
-        seed=request.seed,
+        run_trials=run_trials,
         progress=progress,
     )
+    latencies = prepared.latencies
     for target, stopwatch in latencies.stopwatches.items():
         save_latency_predictor(
             latencies.predictors[target],
             workspace.predictor(target, supernet.id),
             noise_floor_percent=noise_floor(stopwatch.profile.measurements),
         )
-    judge = _accuracy(supernet, data.final, targets, request.precisions)
+    judge = accuracy_as_deployed(supernet, prepared.data.final, prepared.targets)
     final = _final_accuracies(judge, outcome, progress)
-    result = _result(
-        supernet,
-        request,
-        targets=targets,
-        latencies=latencies,
-        data=data,
-        outcome=outcome,
-        final=final,
-    )
+    result = _result(supernet, request, prepared, outcome, final)
     record = StudyRecord(result=result, candidates=outcome.candidates)
     write_text(result_file, record.model_dump_json(indent=1))
     return result
@@ -190,48 +105,34 @@ def load_study(workspace: Workspace, name: str) -> StudyRecord:
         raise HwsearchError(f"{path} is damaged: {error}") from None
 
 
-def _accuracy(
-    supernet: Supernet,
-    chosen: EvaluationSet,
-    targets: Sequence[SearchTarget],
-    precisions: Sequence[Precision],
-) -> Callable[[Deployment], float]:
-    """A function from a deployment to its mIoU in the precision that it is deployed in."""
-    by_precision = {
-        precision: deployed_accuracy(
-            supernet, chosen, [wanted.in_precision(precision) for wanted in targets]
-        )
-        for precision in precisions
-    }
-    return lambda deployment: by_precision[deployment.precision](deployment.subnet)
+def _by_workers(
+    objectives: Objectives, request: SearchRequest, workspace: Workspace
+) -> tuple[Objectives, RunTrials]:
+    """The objectives, whose corrections reach the workers, and who runs the trials."""
+    if request.workers == 1:
+        return objectives, SubnetStudy.run_until
+    from hwsearch.workflow.workers import Crew
 
+    crew = Crew(request, workspace)
 
-def _runtimes(
-    targets: Sequence[SearchTarget], precisions: Sequence[Precision]
-) -> dict[Precision, str]:
-    """What judges each precision, where it is not PyTorch alone."""
-    found = {
-        precision: sorted({runtime_of(wanted.in_precision(precision)) for wanted in targets})
-        for precision in precisions
-    }
-    return {
-        precision: "+".join(names) for precision, names in found.items() if names != [EXACT_RUNTIME]
-    }
+    def refit(chosen: Sequence[Deployment], latencies_ms: NDArray[np.float64]) -> None:
+        crew.corrections.append((list(chosen), latencies_ms))
+        objectives.refit(chosen, latencies_ms)
+
+    return replace(objectives, refit=refit), crew.run_trials
 
 
 def _result(
     supernet: Supernet,
     request: SearchRequest,
-    *,
-    targets: Sequence[SearchTarget],
-    latencies: SearchLatencies,
-    data: SearchData,
+    prepared: PreparedSearch,
     outcome: SearchOutcome,
     final: dict[Deployment, Candidate],
 ) -> SearchResult:
-    pick = final[outcome.pick.deployment]
+    pick, data = final[outcome.pick.deployment], prepared.data
     first, *others = (
-        _standing(wanted, wanted.in_precision(pick.precision), latencies) for wanted in targets
+        _standing(wanted, wanted.in_precision(pick.precision), prepared.latencies)
+        for wanted in prepared.targets
     )
     return SearchResult(
         study=request.study,

@@ -3,11 +3,20 @@
 from pathlib import Path
 
 import pytest
-from laboratory import GEOMETRY, Lab, Law, every_deployment, laboratory_space, law_miou, law_ms
+from laboratory import (
+    GEOMETRY,
+    Lab,
+    Law,
+    every_deployment,
+    laboratory_identity,
+    laboratory_space,
+    law_miou,
+    law_ms,
+)
 
 from hwsearch.search.accuracy_cache import AccuracyContext
 from hwsearch.search.deployments import DeploymentSpace
-from hwsearch.search.run import SearchOutcome, TargetLimit, run_search
+from hwsearch.search.run import SearchOutcome, StudyPlan, TargetLimit, run_search
 
 
 @pytest.fixture
@@ -33,14 +42,7 @@ def law() -> Law:
 
 @pytest.fixture
 def context():
-    return AccuracyContext(
-        supernet_id="custom-1",
-        weights_digest="aa",
-        data="leaves",
-        data_fingerprint="bb",
-        split="val",
-        framing="object",
-    )
+    return laboratory_identity().accuracy
 
 
 @pytest.fixture
@@ -53,19 +55,19 @@ def search(tmp_path: Path, space: DeploymentSpace, context: AccuracyContext, sto
     """`run_search` with everything but the laboratory and the target latency filled in."""
 
     def run(lab: Lab, *limits_ms: float, **changes: object) -> SearchOutcome:
-        arguments = {
+        plan = {
             "space": space,
-            "geometry": GEOMETRY,
             "accuracy": context,
             "targets": [
                 TargetLimit(name=f"test-cpu-{number}", fingerprint=f"f{number}", latency_ms=limit)
                 for number, limit in enumerate(limits_ms)
             ],
-            "study": "leaves",
+            "name": "leaves",
             "storage": storage,
             "cache": tmp_path / "accuracy.jsonl",
-            "trials": 12,
         }
-        return run_search(lab.objectives, **(arguments | changes))
+        plan |= {name: changes.pop(name) for name in plan.keys() & changes.keys()}
+        arguments = {"geometry": GEOMETRY, "trials": 12} | changes
+        return run_search(lab.objectives, StudyPlan(**plan), **arguments)
 
     return run

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hwsearch.records import Deployment, LayerConfig, SamGeometry, SubnetConfig
+from hwsearch.search.accuracy_cache import AccuracyContext
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import Objectives
 from hwsearch.search.run import SearchOutcome
+from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.space import SearchSpace, default_space
 
+TARGET_MS = 12.0
 Law = tuple[Callable[[Deployment], float], Callable[[Deployment], float]]
 Search = Callable[..., SearchOutcome]
 
@@ -117,6 +120,33 @@ class Lab:
 
     def _truth(self, deployments: Sequence[Deployment]) -> np.ndarray:
         return np.array([[law(one) for law in self.laws] for one in deployments])
+
+
+def laboratory_identity(*limits_ms: float) -> StudyIdentity:
+    return StudyIdentity(
+        accuracy=AccuracyContext(
+            supernet_id="custom-1",
+            weights_digest="aa",
+            data="leaves",
+            data_fingerprint="bb",
+            split="val",
+            framing="object",
+        ),
+        space_digest="cc",
+        target_fingerprints=("dd",) * (len(limits_ms) or 1),
+        scope="full",
+        target_latencies_ms=limits_ms or (TARGET_MS,),
+    )
+
+
+def laboratory_study(storage: object, name: str = "leaves", **changes: object) -> SubnetStudy:
+    arguments = {
+        "identity": laboratory_identity(),
+        "space": laboratory_space(),
+        "objectives": Lab().objectives,
+        "seed": 0,
+    }
+    return SubnetStudy(name=name, storage=storage, **(arguments | changes))
 
 
 def every_deployment(space: DeploymentSpace) -> list[Deployment]:

@@ -58,7 +58,7 @@ def test_the_front_is_measured_undominated_and_within_the_target(
 
 def test_one_deployment_meets_every_target(search: Search, deployments: list[Deployment]):
     lab = Lab(laws=(law_ms, law_ms_of_wide_layers))
-    alone = search(Lab(), 18.0, trials=30, study="alone")
+    alone = search(Lab(), 18.0, trials=30, name="alone")
     assert law_ms_of_wide_layers(alone.pick.deployment) > 14.0, "the second target would not bind"
     outcome = search(lab, 18.0, 14.0, trials=30)
     reachable = max(
@@ -107,7 +107,7 @@ def test_a_second_run_only_measures(search: Search, lab: Lab):
 def test_another_study_takes_accuracies_from_the_cache(search: Search, lab: Lab):
     first = search(lab, TARGET_MS)
     asked = len(lab.evaluated)
-    second = search(lab, TARGET_MS, study="again")
+    second = search(lab, TARGET_MS, name="again")
     assert second.pick == first.pick
     assert len(lab.evaluated) == asked
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from laboratory import Lab
+from laboratory import TARGET_MS, Lab, laboratory_identity, laboratory_study
 
 from hwsearch.errors import UsageError
 from hwsearch.progress import SilentProgress
@@ -13,31 +13,17 @@ from hwsearch.search.study import StudyIdentity, SubnetStudy
 
 OpenStudy = Callable[..., SubnetStudy]
 
-TARGET_MS = 12.0
+
+@pytest.fixture
+def identity():
+    return laboratory_identity()
 
 
 @pytest.fixture
-def identity(context: AccuracyContext):
-    return StudyIdentity(
-        accuracy=context,
-        space_digest="cc",
-        target_fingerprints=("dd",),
-        scope="full",
-        target_latencies_ms=(TARGET_MS,),
-    )
-
-
-@pytest.fixture
-def open_study(space: DeploymentSpace, storage: str, identity: StudyIdentity, lab: Lab):
+def open_study(storage: str, lab: Lab):
     def open_(name: str = "leaves", **changes: object) -> SubnetStudy:
-        arguments = {
-            "storage": storage,
-            "identity": identity,
-            "space": space,
-            "objectives": lab.objectives,
-            "seed": 0,
-        }
-        return SubnetStudy(name=name, **(arguments | changes))
+        arguments = {"storage": storage, "objectives": lab.objectives} | changes
+        return laboratory_study(name=name, **arguments)
 
     return open_
 
