@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 from pydantic import PositiveInt
 
-from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.errors import InfeasibleError, UsageError
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import (
@@ -20,15 +19,14 @@ from hwsearch.records import (
     Record,
     SamGeometry,
     Scope,
-    TargetLatency,
     short_digest,
 )
 from hwsearch.search.accuracy_cache import AccuracyCache, AccuracyContext
+from hwsearch.search.candidates import described, measured_front
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.infeasible import explain, sentence
 from hwsearch.search.moves import fastest, grow_to
 from hwsearch.search.objectives import Limits, Objectives, what_counts
-from hwsearch.search.pareto import pareto_front
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import verify_front
 
@@ -199,8 +197,8 @@ def run_search(
     )
     found = judged()
     mious = found | {c: objectives.evaluate(c) for c in measured_ms if c not in found}
-    candidates = _candidates(mious, measured_ms, objectives=objectives, geometry=geometry)
-    front = _measured_front(candidates, limits)
+    candidates = described(mious, measured_ms, objectives=objectives, geometry=geometry)
+    front = measured_front(candidates, limits)
     largest = next(row for row in candidates if row.deployment == space.largest)
     return SearchOutcome(
         trials=len(found), candidates=candidates, front=front, largest=largest, pick=front[-1]
@@ -241,66 +239,3 @@ def _measure_lowest(
         raise InfeasibleError(sentence(why), details=why.model_dump(mode="json"))
     objectives.refit(lowest, measured_ms)
     return dict(zip(lowest, map(tuple, measured_ms.tolist()), strict=True))
-
-
-def _candidates(
-    mious: Mapping[Deployment, float],
-    measured_ms: Mapping[Deployment, tuple[float, ...]],
-    *,
-    objectives: Objectives,
-    geometry: SamGeometry,
-) -> tuple[Candidate, ...]:
-    deployments = list(mious)
-    predicted_ms, upper_ms = objectives.predict(deployments), objectives.upper(deployments)
-    rows = []
-    for place, deployment in enumerate(deployments):
-        unmeasured = (None,) * predicted_ms.shape[1]
-        first, *others = (
-            TargetLatency(
-                predicted_ms=float(predicted),
-                upper_ms=float(upper),
-                latency_ms=None if measured is None or math.isnan(measured) else measured,
-            )
-            for predicted, upper, measured in zip(
-                predicted_ms[place],
-                upper_ms[place],
-                measured_ms.get(deployment, unmeasured),
-                strict=True,
-            )
-        )
-        rows.append(
-            Candidate(
-                subnet=deployment.subnet,
-                precision=deployment.precision,
-                params=encoder_params(geometry, deployment.subnet),
-                macs=encoder_macs(geometry, deployment.subnet),
-                miou=mious[deployment],
-                predicted_ms=first.predicted_ms,
-                upper_ms=first.upper_ms,
-                latency_ms=first.latency_ms,
-                further_targets=tuple(others),
-            )
-        )
-    return tuple(rows)
-
-
-def _measured_front(candidates: Sequence[Candidate], limits: Limits) -> tuple[Candidate, ...]:
-    measured = [row for row in candidates if row.latency_ms is not None]
-    latencies = np.array(
-        [
-            [
-                row.latency_ms,
-                *(
-                    other.upper_ms if other.latency_ms is None else other.latency_ms
-                    for other in row.further_targets
-                ),
-            ]
-            for row in measured
-        ],
-        dtype=np.float64,
-    )
-    met = limits.met(latencies)
-    within = [measured[place] for place in np.flatnonzero(met)]
-    costs = limits.costs(latencies)[met].tolist()
-    points = [(row.miou, cost) for row, cost in zip(within, costs, strict=True)]
-    return tuple(within[place] for place in pareto_front(points))

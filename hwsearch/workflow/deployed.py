@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from hwsearch.data.dataset import Pixels
-from hwsearch.evaluation import EvaluationSet, Segmenter, evaluate_segmenter
+from hwsearch.evaluation import EvaluationSet, SamSegmenter, Segmenter, evaluate_segmenter
 from hwsearch.export.parity import preprocessing_of
 from hwsearch.records import SubnetConfig, Target
 from hwsearch.runtime.gpus import is_on_gpu
 from hwsearch.runtime.model_files import export_decoder_for, export_encoder_for, model_suffix
 from hwsearch.runtime.open import open_runner
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.accuracy import inherited_accuracy
 from hwsearch.workflow.bundle_segmenter import BundleSegmenter
 from hwsearch.workflow.scratch import scratch_folder
 
@@ -65,6 +64,20 @@ def open_deployed(supernet: Supernet, subnet: SubnetConfig, target: Target) -> I
             yield OnePromptAtATime(segmenter) if is_on_gpu(one) else segmenter
 
 
+@contextmanager
+def open_judged(supernet: Supernet, subnet: SubnetConfig, target: Target) -> Iterator[Segmenter]:
+    """What a subnet's accuracy on a target is found with: in fp32 the model, else the files.
+
+    Raises:
+        ExportError, DeviceError: as `open_deployed`.
+    """
+    if target.precision == "fp32":
+        yield SamSegmenter(supernet.extract(subnet))
+        return
+    with open_deployed(supernet, subnet, target) as segmenter:
+        yield segmenter
+
+
 def deployed_accuracy(
     supernet: Supernet, chosen: EvaluationSet, targets: Sequence[Target]
 ) -> Callable[[SubnetConfig], float]:
@@ -79,14 +92,12 @@ def deployed_accuracy(
         chosen: what they are judged on.
         targets: where they are to run.
     """
-    inherited = inherited_accuracy(supernet, chosen)
-    lowered = {runtime_of(target): target for target in targets if target.precision != "fp32"}
-    any_exact = any(target.precision == "fp32" for target in targets)
+    distinct = {runtime_of(target): target for target in targets}
 
     def judge(subnet: SubnetConfig) -> float:
-        found = [inherited(subnet)] if any_exact else []
-        for target in lowered.values():
-            with open_deployed(supernet, subnet, target) as segmenter:
+        found = []
+        for target in distinct.values():
+            with open_judged(supernet, subnet, target) as segmenter:
                 found.append(evaluate_segmenter(segmenter, chosen).miou)
         return min(found)
 

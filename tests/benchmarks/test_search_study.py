@@ -146,9 +146,7 @@ def test_repetitions_are_not_counted_and_end_a_run_that_has_nothing_new():
     assert distinct(iter([4] * 10_000), 3) == [4]
 
 
-@pytest.mark.parametrize(
-    "name", ["random", "tpe", "nsga2, population 10", "nsga3, population 10"]
-)
+@pytest.mark.parametrize("name", ["random", "tpe", "nsga2, population 10", "nsga3, population 10"])
 @pytest.mark.parametrize("limit_share", [None, 0.4])
 def test_samplers_of_optuna_judge_members_in_a_repeatable_order(
     table: SearchTable, name: str, limit_share: float | None
