@@ -200,7 +200,8 @@ def _points(rows: Sequence[Candidate]) -> list[Point]:
         latency_ms = row.predicted_ms if row.latency_ms is None else row.latency_ms
         if latency_ms is not None:
             how = "predicted" if row.latency_ms is None else "measured"
-            note = f"{row.deployment.id}: mIoU {row.miou:.4f}, {latency_ms:.2f} ms {how}"
+            name = row.subnet.id if row.precision == "fp32" else row.deployment.id
+            note = f"{name}: mIoU {row.miou:.4f}, {latency_ms:.2f} ms {how}"
             points.append(Point(latency_ms, row.miou, note))
     return points
 
