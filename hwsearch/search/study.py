@@ -27,7 +27,13 @@ from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.encoding import decode, parameter_sizes
 from hwsearch.search.objectives import Limits, Objectives
 from hwsearch.search.sampler import SubnetSampler
-from hwsearch.search.storage import FAULTS, open_storage, quiet_optuna, storage_error
+from hwsearch.search.storage import (
+    FAULTS,
+    open_storage,
+    quiet_optuna,
+    storage_error,
+    told_in_a_sentence,
+)
 from hwsearch.search.trials import (
     PENDING,
     WORKER,
@@ -127,11 +133,15 @@ class SubnetStudy:
         rows = [[deployment.to_json(), list(row)] for deployment, row in measured_ms.items()]
         self._study.set_user_attr(MEASURED_FIRST, rows)
 
+    @told_in_a_sentence()
     def run_until(self, total: int, *, progress: Progress) -> None:
         """Run trials until `total` deployments are judged, or nothing new is found.
 
         Trials that other processes are running count, so that a study that many share ends with
         `total`; what they leave undone is waited for, and done if they are gone.
+
+        Raises:
+            HwsearchError: the storage failed.
         """
         done, fruitless = len(self.judged), 0
         if done >= total:

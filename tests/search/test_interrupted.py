@@ -1,6 +1,7 @@
 """Studies whose workers are killed, fall silent, or stop: nothing is lost, nothing done twice."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -10,6 +11,7 @@ from optuna.trial import TrialState
 from workers import Diary, kill_in_trial, start_worker
 
 from hwsearch.progress import SilentProgress
+from hwsearch.records import Deployment
 from hwsearch.search.encoding import encode
 from hwsearch.search.sampler import SubnetSampler, distributions
 from hwsearch.search.storage import open_storage
@@ -44,6 +46,26 @@ def test_a_study_that_was_killed_and_resumed_is_the_one_that_ran_through(
     counted = states(storage, "parts")
     assert counted[TrialState.FAIL] == 1
     assert counted[TrialState.RUNNING] == counted[TrialState.WAITING] == 0
+
+
+def test_a_study_that_was_stopped_by_ctrl_c_goes_on_as_one_that_ran_through(storage: str):
+    whole = laboratory_study(storage, "whole")
+    whole.run_until(TOTAL, progress=SilentProgress())
+    lab = Lab()
+
+    def evaluate(deployment: Deployment) -> float:
+        if len(lab.evaluated) == TOTAL - 3:
+            raise KeyboardInterrupt
+        return lab.evaluate(deployment)
+
+    stopped = replace(lab.objectives, evaluate=evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        laboratory_study(storage, "parts", objectives=stopped).run_until(
+            TOTAL, progress=SilentProgress()
+        )
+    parts = laboratory_study(storage, "parts")
+    parts.run_until(TOTAL, progress=SilentProgress())
+    assert parts.judged == whole.judged
 
 
 def leave_running(storage: object, worker: str, *, beat: bool) -> optuna.Study:
