@@ -17,7 +17,7 @@ from hwsearch.records import Deployment
 from hwsearch.search.accuracy_cache import AccuracyContext
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import Objectives
-from hwsearch.search.run import DEFAULT_TRIALS, TargetLimit, run_search
+from hwsearch.search.run import DEFAULT_TRIALS, StudyPlan, TargetLimit, run_search
 from search_study.default import fitted_predictor, predicted
 from search_study.table import SearchTable
 
@@ -94,10 +94,10 @@ def _searched(table: SearchTable, share: float, seed: int, trials: int) -> Row:
     limit_ms = share * float(table.points[table.rows[table.restricted.space.largest], 1])
     device = TableDevice(table, seed=seed)
     with threadpool_limits(1), TemporaryDirectory() as folder:
-        outcome = run_search(
-            device.objectives,
+        plan = StudyPlan(
+            name="table",
+            storage=f"sqlite:///{Path(folder) / 'study.db'}",
             space=DeploymentSpace(subnets=table.restricted.space),
-            geometry=table.geometry,
             accuracy=AccuracyContext(
                 supernet_id=table.supernet_id,
                 weights_digest=table.weights_digest,
@@ -113,12 +113,10 @@ def _searched(table: SearchTable, share: float, seed: int, trials: int) -> Row:
                     latency_ms=limit_ms,
                 )
             ],
-            study="table",
-            storage=f"sqlite:///{Path(folder) / 'study.db'}",
             cache=Path(folder) / "accuracy.jsonl",
-            trials=trials,
             seed=seed,
         )
+        outcome = run_search(device.objectives, plan, geometry=table.geometry, trials=trials)
     points = table.points
     pick_ms = float(points[table.rows[outcome.pick.subnet], 1])
     best = float(points[points[:, 1] <= limit_ms, 0].max())

@@ -42,11 +42,13 @@ class SubnetSampler(BaseSampler):
     Args:
         space: where the deployments come from.
         upper: upper bounds of their costs, (n,).
-        limit: the cost that they may not exceed.
+        limit: the cost that they may not exceed, or None.
         seed: seeds every choice, together with the trial's number.
     """
 
-    def __init__(self, space: DeploymentSpace, *, upper: Cost, limit: float, seed: int) -> None:
+    def __init__(
+        self, space: DeploymentSpace, *, upper: Cost, limit: float | None, seed: int
+    ) -> None:
         self._space = space
         self._upper = upper
         self._limit = limit
@@ -148,8 +150,13 @@ class SubnetSampler(BaseSampler):
         drawn = self._space.smallest
         for _ in range(DRAWS):
             sample = self._space.sample(rng)
-            fitting = shrink_to(self._space, sample, cost=self._upper, limit=self._limit, rng=rng)
-            drawn = fitting or drawn
+            if self._limit is None:
+                drawn = sample
+            else:
+                fitting = shrink_to(
+                    self._space, sample, cost=self._upper, limit=self._limit, rng=rng
+                )
+                drawn = fitting or drawn
             if drawn not in tried:
                 break
         return drawn
