@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.exceptions import ExperimentalWarning, OptunaError, StorageInternalError
 from optuna.storages import (
     BaseStorage,
     JournalStorage,
@@ -18,7 +18,7 @@ from optuna.storages import (
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
-from hwsearch.errors import UsageError
+from hwsearch.errors import HwsearchError, UsageError
 
 HEARTBEAT_S = 15
 GRACE_S = 60  # a worker that is silent for so long counts as gone
@@ -60,11 +60,26 @@ def open_storage(
 
 def storage_error(url: str, bad: Exception) -> UsageError:
     """The sentence for a storage that fails."""
-    reason = (str(bad) or type(bad).__name__).splitlines()[0].rstrip(".")
     return UsageError(
-        f"The study storage '{url}' can't be used ({reason}): give an Optuna storage URL, such as "
-        "sqlite:///study.db, postgresql://user@host/database or journal:///study.log."
+        f"The study storage '{url}' can't be used ({_reason(bad)}): give an Optuna storage URL, "
+        "such as sqlite:///study.db, postgresql://user@host/database or journal:///study.log."
     )
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Turn what a storage raises while a study runs into one sentence.
+
+    Raises:
+        HwsearchError: the storage failed.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as bad:
+        raise HwsearchError(
+            f"The study storage failed ({_reason(bad)}): once it is back, the same command goes on "
+            "where it was."
+        ) from None
 
 
 def retry_callback() -> RetryHeartbeatStaleTrialCallback:
@@ -84,6 +99,10 @@ def quiet_optuna() -> Iterator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def _reason(bad: Exception) -> str:
+    return (str(bad) or type(bad).__name__).splitlines()[0].rstrip(".")
 
 
 def _with_driver(url: str) -> str:

@@ -27,7 +27,13 @@ from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.encoding import decode, parameter_sizes
 from hwsearch.search.objectives import Limits, Objectives
 from hwsearch.search.sampler import SubnetSampler
-from hwsearch.search.storage import FAULTS, open_storage, quiet_optuna, storage_error
+from hwsearch.search.storage import (
+    FAULTS,
+    open_storage,
+    quiet_optuna,
+    storage_error,
+    told_in_a_sentence,
+)
 from hwsearch.search.trials import (
     PENDING,
     WORKER,
@@ -111,15 +117,7 @@ class SubnetStudy:
     @property
     def judged(self) -> tuple[Judged, ...]:
         """Every deployment whose accuracy is known, in the order of the trials."""
-        return tuple(
-            Judged(
-                deployment=decode(self.space, trial.params),
-                miou=trial.values[0],
-                predicted_ms=tuple(trial.user_attrs["predicted_ms"]),
-                upper_ms=tuple(trial.user_attrs["upper_ms"]),
-            )
-            for trial in self._trials(TrialState.COMPLETE)
-        )
+        return tuple(self._judged(trial) for trial in self._trials(TrialState.COMPLETE))
 
     @property
     def measured_first(self) -> dict[Deployment, tuple[float, ...]]:
@@ -135,11 +133,15 @@ class SubnetStudy:
         rows = [[deployment.to_json(), list(row)] for deployment, row in measured_ms.items()]
         self._study.set_user_attr(MEASURED_FIRST, rows)
 
+    @told_in_a_sentence()
     def run_until(self, total: int, *, progress: Progress) -> None:
         """Run trials until `total` deployments are judged, or nothing new is found.
 
         Trials that other processes are running count, so that a study that many share ends with
         `total`; what they leave undone is waited for, and done if they are gone.
+
+        Raises:
+            HwsearchError: the storage failed.
         """
         done, fruitless = len(self.judged), 0
         if done >= total:
@@ -162,6 +164,19 @@ class SubnetStudy:
         """A phrase about the best deployment so far."""
         fitting = [row.miou for row in self.judged if self.limits.met(row.upper_ms)[0]]
         return f"best mIoU {max(fitting):.4f}" if fitting else "nothing feasible yet"
+
+    def _judged(self, trial: FrozenTrial) -> Judged:
+        deployment = decode(self.space, trial.params)
+        predicted_ms, upper_ms = map(trial.user_attrs.get, ("predicted_ms", "upper_ms"))
+        if predicted_ms is None or upper_ms is None:  # someone's own objective was here
+            (predicted_ms,) = self.objectives.predict([deployment]).tolist()
+            (upper_ms,) = self.objectives.upper([deployment]).tolist()
+        return Judged(
+            deployment=deployment,
+            miou=trial.values[0],
+            predicted_ms=tuple(predicted_ms),
+            upper_ms=tuple(upper_ms),
+        )
 
     def _is_work_left(self, total: int) -> bool:
         """Whether a trial is queued, or fewer than `total` are claimed by somebody."""

@@ -1,21 +1,23 @@
 """Studies whose workers are killed, fall silent, or stop: nothing is lost, nothing done twice."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
-from laboratory import Lab, laboratory_space, laboratory_study
+from laboratory import Lab, laboratory_space, laboratory_study, law_ms
 from optuna.trial import TrialState
 from workers import Diary, kill_in_trial, start_worker
 
 from hwsearch.progress import SilentProgress
+from hwsearch.records import Deployment
 from hwsearch.search.encoding import encode
 from hwsearch.search.sampler import SubnetSampler, distributions
 from hwsearch.search.storage import open_storage
 from hwsearch.search.trials import WORKER, Worker, retry_lost_trials, this_worker
 
-TOTAL = 24
+TOTAL = 21
 ELSEWHERE = Worker(machine="another machine", pid=1, started=0.0).to_json()
 
 
@@ -24,7 +26,7 @@ def states(storage: str, name: str) -> Counter[TrialState]:
     return Counter(trial.state for trial in study.trials)
 
 
-@pytest.mark.parametrize("evaluation", [3, 21], ids=["in the start", "among proposals"])
+@pytest.mark.parametrize("evaluation", [3, 19], ids=["in the start", "among proposals"])
 def test_a_study_that_was_killed_and_resumed_is_the_one_that_ran_through(
     storage: str, tmp_path: Path, evaluation: int
 ):
@@ -44,6 +46,26 @@ def test_a_study_that_was_killed_and_resumed_is_the_one_that_ran_through(
     counted = states(storage, "parts")
     assert counted[TrialState.FAIL] == 1
     assert counted[TrialState.RUNNING] == counted[TrialState.WAITING] == 0
+
+
+def test_a_study_that_was_stopped_by_ctrl_c_goes_on_as_one_that_ran_through(storage: str):
+    whole = laboratory_study(storage, "whole")
+    whole.run_until(TOTAL, progress=SilentProgress())
+    lab = Lab()
+
+    def evaluate(deployment: Deployment) -> float:
+        if len(lab.evaluated) == TOTAL - 3:
+            raise KeyboardInterrupt
+        return lab.evaluate(deployment)
+
+    stopped = replace(lab.objectives, evaluate=evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        laboratory_study(storage, "parts", objectives=stopped).run_until(
+            TOTAL, progress=SilentProgress()
+        )
+    parts = laboratory_study(storage, "parts")
+    parts.run_until(TOTAL, progress=SilentProgress())
+    assert parts.judged == whole.judged
 
 
 def leave_running(storage: object, worker: str, *, beat: bool) -> optuna.Study:
@@ -112,7 +134,8 @@ def test_anybody_can_continue_a_study_with_optuna_alone(storage: str):
     assert len(fresh) == 4
     assert all(params not in before for params in fresh)
     ours = laboratory_study(storage)
-    assert [row.deployment for row in ours.judged][18:] != []
+    assert [encode(space, row.deployment) for row in ours.judged][18:] == fresh
+    assert ours.judged[-1].predicted_ms == (law_ms(ours.judged[-1].deployment),)
 
 
 def test_a_trial_with_a_deployment_that_another_has_is_pruned(storage: str, lab: Lab):

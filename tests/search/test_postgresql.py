@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from postgresql import postgresql
 from workers import Diary, kill_in_trial, start_worker
 
-from hwsearch.errors import UsageError
+from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.progress import SilentProgress
 from hwsearch.search.storage import open_storage
 from hwsearch.search.trials import deployment_of
@@ -73,11 +73,20 @@ def test_the_dashboard_opens_a_study(server: str):
         assert answered[0].startswith("200"), body
         return json.loads(body)
 
-    listed = {row["study_name"]: row["study_id"] for row in get("/api/studies")["studies"]}
+    listed = {row["study_name"]: row["study_id"] for row in get("/api/studies")["study_summaries"]}
     shown = get(f"/api/studies/{listed['shown']}")
     complete = [row for row in shown["trials"] if row["state"] == "Complete"]
     assert len(complete) == 6
     assert sorted(row["values"][0] for row in complete) == sorted(r.miou for r in ours.judged)
+
+
+def test_a_server_that_goes_away_is_one_sentence():
+    with postgresql() as url:
+        study = laboratory_study(url)
+        study.run_until(2, progress=SilentProgress())
+    with pytest.raises(HwsearchError, match="the same command goes on") as caught:
+        study.run_until(4, progress=SilentProgress())
+    assert "\n" not in str(caught.value)
 
 
 def test_a_server_that_is_not_there_is_one_sentence(server: str):

@@ -109,7 +109,16 @@ def test_a_study_of_someone_else_is_refused(open_study: OpenStudy, storage: str)
         open_study("theirs")
 
 
-@pytest.mark.parametrize("url", ["study.db", "nope://x", "sqlite:////no/such/folder/study.db", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "study.db",
+        "nope://x",
+        "sqlite:////no/such/folder/study.db",
+        "",
+        "journal:///no/such/folder/study.log",
+    ],
+)
 def test_an_unusable_storage_is_one_sentence(open_study: OpenStudy, url: str):
     with pytest.raises(UsageError, match="give an Optuna storage URL") as caught:
         open_study(storage=url)
