@@ -78,7 +78,6 @@ def test_judging_goes_on_after_a_stop(
     assert mious[-1] == pytest.approx(accuracy(tiny.subnets[-1]))
 
 
-@pytest.mark.slow
 def test_a_table_holds_what_was_judged_and_timed(tiny: Making):
     mious = judge_members(tiny, jobs=1)
     time_members(tiny, QUICK)
