@@ -25,13 +25,13 @@ from hwsearch.profiler.conditions import capture_conditions
 from search_study.compare import (
     Comparison,
     Row,
-    all_samplers,
     limited_summary,
     speed_ups,
     summary,
 )
 from search_study.default import COVERAGE, MEASURED
 from search_study.figures import hypervolume_curves
+from search_study.samplers import all_samplers
 from search_study.table import load_table, worst
 from search_study.targets import search_targets, targets_summary
 

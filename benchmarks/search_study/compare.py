@@ -19,22 +19,15 @@ from hwsearch.files import write_text
 from hwsearch.progress import Progress
 from hwsearch.records import short_digest
 from hwsearch.search.pareto import hypervolume
-from search_study.default import default_rows
-from search_study.samplers import Propose, distinct, neighbours
+from search_study.samplers import DEFAULT, all_samplers, distinct
 from search_study.table import SearchTable, worst
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
 
-DEFAULT = "default"
 ENOUGH = 0.99
 CHECKPOINTS = (20, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800)
 SLOW = {DEFAULT: 160, "gp": 120, "tpe": 400}  # evaluations at most of what takes long a proposal
-
-
-def all_samplers() -> dict[str, Propose]:
-    """Every sampler that is compared, the project's own first."""
-    return {DEFAULT: default_rows, **neighbours()}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
-from hwsearch.search.propose import propose
-from hwsearch.search.start import informed_start
+from hwsearch.search.sampler import SubnetSampler
 from search_study.table import SearchTable
 
 Array = NDArray[np.float64]
 
 MEASURED = 32  # members whose latency is measured before the search, as `hwsearch search` does
 COVERAGE = 0.9
-START = 12  # members that are judged before the surrogate chooses
 
 
 @dataclass(frozen=True)
@@ -52,26 +50,12 @@ def predicted(table: SearchTable, predictor: LatencyPredictor) -> Predicted:
     )
 
 
-def default_rows(table: SearchTable, seed: int, limit_ms: float | None) -> Iterator[int]:
-    """Rows that the project's search judges, one after the other."""
-    space = DeploymentSpace(subnets=table.restricted.space)
+def default_sampler(table: SearchTable, seed: int, limit_ms: float | None) -> SubnetSampler:
+    """The project's sampler, with what a predictor says of the table's members."""
     upper_ms = predicted(table, fitted_predictor(table, seed=seed)).upper_ms
 
     def upper(deployments: Sequence[Deployment]) -> Array:
-        rows = [table.rows[deployment.subnet] for deployment in deployments]
-        return upper_ms[rows]
+        return upper_ms[[table.rows[deployment.subnet] for deployment in deployments]]
 
-    judged: dict[Deployment, float] = {}
-    start = informed_start(space, upper, limit_ms, count=START)
-    while True:
-        rng = np.random.default_rng([seed, len(judged)])
-        chosen = (
-            start[len(judged)]
-            if len(judged) < len(start)
-            else propose(space, judged, upper=upper, limit=limit_ms, rng=rng)
-        )
-        if chosen is None:
-            return
-        row = table.rows[chosen.subnet]
-        judged[chosen] = table.mious[row]
-        yield row
+    space = DeploymentSpace(subnets=table.restricted.space)
+    return SubnetSampler(space, upper=upper, limit=limit_ms, seed=seed)

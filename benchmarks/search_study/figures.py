@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from search_study.compare import DEFAULT, ENOUGH, shares
+from search_study.compare import ENOUGH, shares
+from search_study.samplers import DEFAULT
 from search_study.table import SearchTable
 
 WIDTH, HEIGHT = 7, 4.2  # inches

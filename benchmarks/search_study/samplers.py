@@ -1,4 +1,4 @@
-"""The neighbours: samplers of Optuna and of pymoo, on the same parameters as the project's own.
+"""The samplers that are compared: the project's own, Optuna's and pymoo's, on the same parameters.
 
 Each gives the members that it would have judged, in order and each once. A member that it proposes
 again costs it nothing, since any of them could be given a memory of what it tried.
@@ -22,16 +22,20 @@ from pymoo.operators.sampling.rnd import IntegerRandomSampling
 
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.encoding import decode, parameter_sizes
+from search_study.default import default_sampler
 from search_study.table import SearchTable
 
 Propose = Callable[[SearchTable, int, float | None], Iterator[int]]
+Make = Callable[[SearchTable, int, float | None], optuna.samplers.BaseSampler]
+
+DEFAULT = "default"  # the project's own
 
 PATIENCE = 40  # so many proposals in a row that were known already end a sampler's run
 NSGA_POPULATIONS = (10, 20, 50)
 
 
 def optuna_rows(
-    sampler: Callable[[int], optuna.samplers.BaseSampler],
+    make: Make,
     table: SearchTable,
     seed: int,
     limit_ms: float | None,
@@ -42,7 +46,9 @@ def optuna_rows(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler(seed))
+        study = optuna.create_study(
+            directions=["maximize", "minimize"], sampler=make(table, seed, limit_ms)
+        )
         while True:
             trial = study.ask()
             values = {name: trial.suggest_int(name, 0, size - 1) for name, size in sizes.items()}
@@ -90,26 +96,37 @@ def pymoo_rows(
         algorithm.tell(infills=asked)
 
 
-def _genetic(
-    kind: type[optuna.samplers.NSGAIISampler], population: int, seed: int
-) -> optuna.samplers.BaseSampler:
-    return kind(seed=seed, population_size=population)
-
-
-def neighbours() -> dict[str, Propose]:
-    """Name → rows that a sampler asks for, by table, seed and limit."""
-    made: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
-        "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-        "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True),
-        "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, deterministic_objective=True),
+def all_samplers() -> dict[str, Propose]:
+    """Name → rows that a sampler asks for, by table, seed and limit; the project's own first."""
+    made: dict[str, Make] = {
+        DEFAULT: default_sampler,
+        "random": lambda _table, seed, _limit_ms: optuna.samplers.RandomSampler(seed=seed),
+        "tpe": lambda _table, seed, _limit_ms: optuna.samplers.TPESampler(
+            seed=seed, multivariate=True
+        ),
+        "gp": lambda _table, seed, _limit_ms: optuna.samplers.GPSampler(
+            seed=seed, deterministic_objective=True
+        ),
     }
     for size in NSGA_POPULATIONS:
-        made[f"nsga2, population {size}"] = partial(_genetic, optuna.samplers.NSGAIISampler, size)
-        made[f"nsga3, population {size}"] = partial(_genetic, optuna.samplers.NSGAIIISampler, size)
+        made[f"nsga2, population {size}"] = partial(_nsga2, size)
+        made[f"nsga3, population {size}"] = partial(_nsga3, size)
     rows: dict[str, Propose] = {name: partial(optuna_rows, make) for name, make in made.items()}
     for size in NSGA_POPULATIONS:
         rows[f"pymoo nsga2, population {size}"] = partial(pymoo_rows, size)
     return rows
+
+
+def _nsga2(
+    population: int, _table: SearchTable, seed: int, _limit_ms: float | None
+) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+
+
+def _nsga3(
+    population: int, _table: SearchTable, seed: int, _limit_ms: float | None
+) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.NSGAIIISampler(seed=seed, population_size=population)
 
 
 def distinct(rows: Iterator[int], most: int) -> list[int]:

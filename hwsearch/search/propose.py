@@ -31,7 +31,7 @@ MUTANTS, CROSSED, REGULAR, SAMPLED = 48, 24, 48, 24
 MOST_STEPS = 3
 BEST, CLIMBS = 6, 3  # so many candidates at a time are improved by steps, so often
 MOST_STEPS_TRIED = 32  # of each of them
-END_WEIGHT = 1.0  # of the accuracy at the limit, beside the mean of the front's
+END_WEIGHT = 10.0  # of the accuracy at the limit, where all of the front below it weighs 1
 RESCUES = 32  # draws that are shrunk where no candidate is left
 
 
@@ -47,7 +47,7 @@ def propose(
     """The untried deployment with the greatest expected gain.
 
     With a limit only what is within it is proposed, and the accuracy that is reached at the limit
-    counts as much as the rest of the front; without one the whole front counts.
+    counts more than the rest of the front; without one the whole front counts.
 
     Args:
         space: where all deployments come from.

@@ -20,7 +20,7 @@ TILTS = (0.0, 0.5, 1.0)
 
 
 def informed_start(
-    space: DeploymentSpace, cost: Cost, limit: float | None, *, count: int = 16
+    space: DeploymentSpace, cost: Cost, limit: float | None, *, count: int = 12
 ) -> list[Deployment]:
     """The largest, the smallest, and a spread of regular subnets.
 
