@@ -409,8 +409,27 @@ class Candidate(Record):
         return Deployment(subnet=self.subnet, precision=self.precision)
 
 
+class FurtherTarget(Record):
+    """Another target that the picks of a search keep to, in the precision of its pick.
+
+    Where it could not be measured on the searching machine (`measured_here`), the upper bound of
+    its predicted latency is what was held against the limit.
+    """
+
+    target: Target
+    target_latency_ms: Milliseconds
+    measured_here: bool
+    noise_floor_percent: float | None
+    predictor_model: str
+    predictor_mape_percent: float
+
+
 class SearchResult(Record):
-    """What a search leaves: the measured front, the pick, and what it is compared with."""
+    """What a search leaves: the measured front, the pick, and what it is compared with.
+
+    `target` is the first target, in the precision of the pick; `precisions` are those that could be
+    chosen, none in older files.
+    """
 
     study: str
     supernet: str
@@ -432,3 +451,11 @@ class SearchResult(Record):
     largest: Candidate
     front: tuple[Candidate, ...]
     pick: Candidate
+    precisions: tuple[Precision, ...] = ()
+    further_targets: tuple[FurtherTarget, ...] = ()
+
+    def target_of(self, candidate: Candidate) -> Target:
+        """The first target, in the precision of a candidate."""
+        if len(self.precisions) < 2:
+            return self.target
+        return self.target.model_copy(update={"precision": candidate.precision})

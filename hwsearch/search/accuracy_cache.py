@@ -11,7 +11,7 @@ import json
 import warnings
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from hwsearch.errors import DataError
 from hwsearch.records import Deployment, Framing, Precision, Record, Share, short_digest
@@ -22,7 +22,8 @@ class AccuracyContext(Record):
     """What an accuracy depends on besides the deployment.
 
     `weights_digest` and `data_fingerprint` are digests of the supernet's weights and of the
-    images and annotations that were used.
+    images and annotations that were used. `runtimes` names what computes each lower precision; the
+    others are judged in PyTorch.
     """
 
     supernet_id: str
@@ -31,10 +32,13 @@ class AccuracyContext(Record):
     data_fingerprint: str
     split: str
     framing: Framing
+    runtimes: dict[Precision, str] = Field(default_factory=dict)
 
     def key(self, deployment: Deployment) -> str:
         """Twenty hexadecimal digits for this deployment's accuracy in this context."""
-        context = self.model_dump() | {"precision": deployment.precision}
+        context = self.model_dump(exclude={"runtimes"}) | {"precision": deployment.precision}
+        if deployment.precision in self.runtimes:
+            context["runtime"] = self.runtimes[deployment.precision]
         text = json.dumps(context, separators=(",", ":"), ensure_ascii=False)
         return short_digest(f"{text} {deployment.subnet.to_json()}", 20)
 

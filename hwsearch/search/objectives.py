@@ -30,7 +30,7 @@ class Objectives:
         predict: predicted latencies in milliseconds, shape (n, targets).
         upper: one-sided upper bounds of the latencies in milliseconds, shape (n, targets).
         measure: measured latencies in milliseconds, shape (n, targets); all deployments in one
-            interleaved session.
+            interleaved session. NaN where a target can't be measured, never in the first column.
         refit: takes new measurements, shape (n, targets), so that `predict` and `upper` answer
             better from then on.
     """
@@ -88,3 +88,10 @@ class Limits:
 
     def _table(self, latencies_ms: ArrayLike) -> NDArray[np.float64]:
         return np.asarray(latencies_ms, dtype=np.float64).reshape(-1, len(self.latencies_ms))
+
+
+def what_counts(measured_ms: ArrayLike, upper_ms: ArrayLike) -> NDArray[np.float64]:
+    """The measured latencies, and the upper bounds where nothing was measured (NaN)."""
+    measured = np.asarray(measured_ms, dtype=np.float64)
+    counted: NDArray[np.float64] = np.where(np.isnan(measured), np.asarray(upper_ms), measured)
+    return counted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 from pydantic import PositiveInt
 
-from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.errors import InfeasibleError, UsageError
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import (
@@ -20,18 +19,19 @@ from hwsearch.records import (
     Record,
     SamGeometry,
     Scope,
-    TargetLatency,
     short_digest,
 )
 from hwsearch.search.accuracy_cache import AccuracyCache, AccuracyContext
+from hwsearch.search.candidates import described, measured_front
 from hwsearch.search.deployments import DeploymentSpace
-from hwsearch.search.moves import fastest
-from hwsearch.search.objectives import Limits, Objectives
-from hwsearch.search.pareto import pareto_front
+from hwsearch.search.infeasible import explain, sentence
+from hwsearch.search.moves import fastest, grow_to
+from hwsearch.search.objectives import Limits, Objectives, what_counts
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import verify_front
 
 DEFAULT_TRIALS = 80
+STRETCHES = 4  # so many larger neighbours of the pick are judged where its budget is left unused
 
 
 class RunTrials(Protocol):
@@ -159,7 +159,12 @@ def run_search(
         objectives.refit(list(measured_ms), np.array(list(measured_ms.values())))
     else:
         measured_ms = _measure_lowest(
-            objectives, space=space, targets=targets, limits=limits, progress=progress
+            objectives,
+            space=space,
+            geometry=geometry,
+            targets=targets,
+            limits=limits,
+            progress=progress,
         )
         subnets.keep_measured_first(measured_ms)
     run_trials(subnets, trials, progress=progress)
@@ -170,6 +175,16 @@ def run_search(
     def search_on(number: int) -> None:
         run_trials(subnets, trials + number * math.ceil(trials / 10), progress=progress)
 
+    def stretch(pick: Deployment, number: int) -> dict[Deployment, float]:
+        """Larger ones than the pick that the prediction allows, though its upper bound doesn't."""
+        rng = np.random.default_rng([plan.seed, number])
+        predicted_cost = limits.cost_of(objectives.predict)
+        grown = [
+            grow_to(space, pick, cost=predicted_cost, limit=limits.cost, rng=rng)
+            for _ in range(STRETCHES)
+        ]
+        return {one: objectives.evaluate(one) for one in dict.fromkeys(grown) if one != pick}
+
     measured_ms = verify_front(
         judged,
         objectives=objectives,
@@ -177,12 +192,13 @@ def run_search(
         measured_ms=measured_ms,
         companions=[space.largest],
         search_on=search_on,
+        stretch=stretch,
         progress=progress,
     )
     found = judged()
     mious = found | {c: objectives.evaluate(c) for c in measured_ms if c not in found}
-    candidates = _candidates(mious, measured_ms, objectives=objectives, geometry=geometry)
-    front = _measured_front(candidates, limits)
+    candidates = described(mious, measured_ms, objectives=objectives, geometry=geometry)
+    front = measured_front(candidates, limits)
     largest = next(row for row in candidates if row.deployment == space.largest)
     return SearchOutcome(
         trials=len(found), candidates=candidates, front=front, largest=largest, pick=front[-1]
@@ -193,6 +209,7 @@ def _measure_lowest(
     objectives: Objectives,
     *,
     space: DeploymentSpace,
+    geometry: SamGeometry,
     targets: Sequence[TargetLimit],
     limits: Limits,
     progress: Progress,
@@ -204,81 +221,21 @@ def _measure_lowest(
     """
     predicted_cost = limits.cost_of(objectives.predict)
     lowest = list(dict.fromkeys([space.smallest, fastest(space, cost=predicted_cost)]))
-    predicted_ms = objectives.predict(lowest)
     progress.log("Measuring the smallest subnet: does anything meet the target?")
-    latencies_ms = objectives.measure(lowest)
-    nearest = int(np.argmin(limits.costs(latencies_ms)))
+    measured_ms = objectives.measure(lowest)
+    latencies_ms = what_counts(measured_ms, objectives.upper(lowest))
     if not limits.met(latencies_ms).any():
-        worst = int(np.argmax(latencies_ms[nearest] / np.array(limits.latencies_ms)))
-        target, took_ms = targets[worst], float(latencies_ms[nearest, worst])
-        subnet = lowest[nearest].subnet
-        raise InfeasibleError(
-            f"No subnet meets {target.latency_ms:g} ms on {target.name}: the nearest, {subnet.id} "
-            f"({subnet.depth} layers at {subnet.resolution} px), took {took_ms:.2f} ms "
-            f"({predicted_ms[nearest, worst]:.2f} ms predicted), "
-            f"{100 * (took_ms / target.latency_ms - 1):.1f} % over; "
-            f"allow at least {_round_up(took_ms):g} ms, or build a supernet whose space goes "
-            f"below {space.subnets.min_depth} layers and {space.subnets.resolutions[0]} px, or "
-            "take a faster runtime or precision."
+        nearest = int(np.argmin(limits.costs(latencies_ms)))
+        why = explain(
+            lowest[nearest],
+            space=space,
+            geometry=geometry,
+            predict=objectives.predict,
+            latencies_ms=latencies_ms[nearest].tolist(),
+            limits=limits,
+            names=[target.name for target in targets],
+            measured=np.isfinite(measured_ms[nearest]).tolist(),
         )
-    objectives.refit(lowest, latencies_ms)
-    return dict(zip(lowest, map(tuple, latencies_ms.tolist()), strict=True))
-
-
-def _round_up(latency_ms: float) -> float:
-    """Three significant digits, never less."""
-    unit = 10.0 ** (math.floor(math.log10(latency_ms)) - 2)
-    return round(math.ceil(latency_ms / unit) * unit, 6)
-
-
-def _candidates(
-    mious: Mapping[Deployment, float],
-    measured_ms: Mapping[Deployment, tuple[float, ...]],
-    *,
-    objectives: Objectives,
-    geometry: SamGeometry,
-) -> tuple[Candidate, ...]:
-    deployments = list(mious)
-    predicted_ms, upper_ms = objectives.predict(deployments), objectives.upper(deployments)
-    rows = []
-    for place, deployment in enumerate(deployments):
-        unmeasured = (None,) * predicted_ms.shape[1]
-        first, *others = (
-            TargetLatency(predicted_ms=float(predicted), upper_ms=float(upper), latency_ms=measured)
-            for predicted, upper, measured in zip(
-                predicted_ms[place],
-                upper_ms[place],
-                measured_ms.get(deployment, unmeasured),
-                strict=True,
-            )
-        )
-        rows.append(
-            Candidate(
-                subnet=deployment.subnet,
-                precision=deployment.precision,
-                params=encoder_params(geometry, deployment.subnet),
-                macs=encoder_macs(geometry, deployment.subnet),
-                miou=mious[deployment],
-                predicted_ms=first.predicted_ms,
-                upper_ms=first.upper_ms,
-                latency_ms=first.latency_ms,
-                further_targets=tuple(others),
-            )
-        )
-    return tuple(rows)
-
-
-def _measured_front(candidates: Sequence[Candidate], limits: Limits) -> tuple[Candidate, ...]:
-    measured = [row for row in candidates if row.latency_ms is not None]
-    latencies = np.array(
-        [
-            [row.latency_ms, *(other.latency_ms for other in row.further_targets)]
-            for row in measured
-        ],
-        dtype=np.float64,
-    )
-    met = limits.met(latencies)
-    within = [measured[place] for place in np.flatnonzero(met)]
-    costs = limits.costs(latencies)[met].tolist()
-    points = [(row.miou, cost) for row, cost in zip(within, costs, strict=True)]
-    return tuple(within[place] for place in pareto_front(points))
+        raise InfeasibleError(sentence(why), details=why.model_dump(mode="json"))
+    objectives.refit(lowest, measured_ms)
+    return dict(zip(lowest, map(tuple, measured_ms.tolist()), strict=True))

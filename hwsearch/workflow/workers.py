@@ -23,7 +23,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Deployment
 from hwsearch.search.study import SubnetStudy
-from hwsearch.workflow.search import SearchRequest, prepare_search
+from hwsearch.workflow.prepare import SearchRequest, prepare_search
 from hwsearch.workflow.workspace import Workspace
 
 LOOK_S = 0.5
