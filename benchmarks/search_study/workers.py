@@ -25,11 +25,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hwsearch.progress import SilentProgress
-from hwsearch.runtime.devices import resolve_target
 from hwsearch.runtime.hardware import cpu_name, logical_cores, physical_cores
 from hwsearch.search.storage import open_storage
 from hwsearch.supernet.store import load_manifest, load_supernet
-from hwsearch.workflow.search import SearchRequest, prepare_search
+from hwsearch.workflow.prepare import SearchRequest, prepare_search
+from hwsearch.workflow.targets import target_here
 from hwsearch.workflow.workers import Crew
 from hwsearch.workflow.workspace import Workspace
 
@@ -82,8 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     request = SearchRequest(
         supernet_name="demo",
-        target=resolve_target(device="cpu"),
-        target_latency_ms=TARGET_MS,
+        targets=(target_here(latency_ms=TARGET_MS, device="cpu"),),
         data="scenes",
         framing=load_manifest("demo").framing,
         study="workers",

@@ -26,6 +26,7 @@ def states(storage: str, name: str) -> Counter[TrialState]:
     return Counter(trial.state for trial in study.trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evaluation", [3, 19], ids=["in the start", "among proposals"])
 def test_a_study_that_was_killed_and_resumed_is_the_one_that_ran_through(
     storage: str, tmp_path: Path, evaluation: int
@@ -48,6 +49,7 @@ def test_a_study_that_was_killed_and_resumed_is_the_one_that_ran_through(
     assert counted[TrialState.RUNNING] == counted[TrialState.WAITING] == 0
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_by_ctrl_c_goes_on_as_one_that_ran_through(storage: str):
     whole = laboratory_study(storage, "whole")
     whole.run_until(TOTAL, progress=SilentProgress())
@@ -72,7 +74,9 @@ def leave_running(storage: object, worker: str, *, beat: bool) -> optuna.Study:
     """A study whose first trial was begun, by a worker that is not heard of again."""
     laboratory_study(storage)
     study = optuna.load_study(study_name="leaves", storage=storage)
-    trial = study.ask(distributions(laboratory_space()))
+    space = laboratory_space()
+    study.enqueue_trial(encode(space, space.largest))
+    trial = study.ask(distributions(space))
     trial.set_user_attr(WORKER, worker)
     if beat:
         storage.record_heartbeat(trial._trial_id)

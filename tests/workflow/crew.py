@@ -20,7 +20,8 @@ from hwsearch.progress import SilentProgress
 from hwsearch.records import Target
 from hwsearch.search.study import SubnetStudy
 from hwsearch.supernet.store import SupernetManifest, load_supernet, save_supernet
-from hwsearch.workflow.search import SearchRequest, prepare_search
+from hwsearch.workflow.prepare import SearchRequest, prepare_search
+from hwsearch.workflow.targets import single_target
 from hwsearch.workflow.workers import Crew
 from hwsearch.workflow.workspace import Workspace
 
@@ -47,8 +48,7 @@ def open_crew(workspace: Workspace, *, workers: int = 2) -> tuple[Crew, SubnetSt
     """Workers, and the study that they are to work on."""
     request = SearchRequest(
         supernet_name=str(workspace.root / "tiny"),
-        target=TARGET,
-        target_latency_ms=1000.0,
+        targets=(single_target(TARGET, 1000.0),),
         data=str(workspace.root / "data"),
         framing="image",
         study="tiny",
