@@ -1,7 +1,7 @@
 # make venv | bindings | test | lint | demo | clean        PYTHON=python3.12 and such can be given to each.
 
 PYTHON ?= python3
-EXTRAS ?= dev,train,openvino,tensorrt-rtx
+EXTRAS ?= dev,train,openvino,tensorrt-rtx,postgresql,dashboard
 # Test processes; each keeps to one thread.
 WORKERS ?= 2
 

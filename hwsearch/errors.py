@@ -4,6 +4,10 @@ Each message is one sentence for a person: what came, what was allowed, what to 
 The command line prints it without a traceback and exits with `exit_code`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 
 class HwsearchError(Exception):
     """Base of every error that hwsearch raises on purpose."""
@@ -46,9 +50,16 @@ class ExportError(HwsearchError):
 
 
 class InfeasibleError(HwsearchError):
-    """No subnet meets the target; the message names the nearest one."""
+    """No subnet meets the target; the message names the nearest one.
+
+    `details` says the same in the form of a JSON object.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, details: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.details = dict(details or {})
 
 
 class StoppedError(HwsearchError):

@@ -91,6 +91,18 @@ class SubnetConfig(Record):
         return short_digest(self.to_json())
 
 
+class Deployment(Record):
+    """What a search chooses: a subnet, and the precision that it is to run in."""
+
+    subnet: SubnetConfig
+    precision: Precision = "fp32"
+
+    @property
+    def id(self) -> str:
+        """The subnet's id and the precision, such as `0a1b2c3d4e5f-int8`."""
+        return f"{self.subnet.id}-{self.precision}"
+
+
 def short_digest(text: str | bytes, digits: int = 12) -> str:
     """The first hexadecimal digits of a SHA-256."""
     data = text.encode() if isinstance(text, str) else text
@@ -364,14 +376,24 @@ class Accuracy(Record):
     ap50: Share | None = None
 
 
+class TargetLatency(Record):
+    """What is known of a candidate on one target; `latency_ms` is a measurement or None."""
+
+    predicted_ms: Milliseconds
+    upper_ms: Milliseconds
+    latency_ms: Milliseconds | None = None
+
+
 class Candidate(Record):
-    """A subnet that the search knows: its accuracy, its cost, and its latency.
+    """A deployment that the search knows: its accuracy, its cost, and its latency.
 
     `latency_ms` is a measurement or None, never a prediction. `miou` is the accuracy that the
-    search saw (split `val`), `miou_final` the one on images that the search never saw.
+    search saw (split `val`), `miou_final` the one on images that the search never saw. Of several
+    targets the latencies are those of the first; `further_targets` has the others, in their order.
     """
 
     subnet: SubnetConfig
+    precision: Precision = "fp32"
     params: PositiveInt
     macs: PositiveInt
     miou: Share
@@ -379,10 +401,35 @@ class Candidate(Record):
     predicted_ms: Milliseconds | None = None
     upper_ms: Milliseconds | None = None
     latency_ms: Milliseconds | None = None
+    further_targets: tuple[TargetLatency, ...] = ()
+
+    @property
+    def deployment(self) -> Deployment:
+        """The subnet with its precision."""
+        return Deployment(subnet=self.subnet, precision=self.precision)
+
+
+class FurtherTarget(Record):
+    """Another target that the picks of a search keep to, in the precision of its pick.
+
+    Where it could not be measured on the searching machine (`measured_here`), the upper bound of
+    its predicted latency is what was held against the limit.
+    """
+
+    target: Target
+    target_latency_ms: Milliseconds
+    measured_here: bool
+    noise_floor_percent: float | None
+    predictor_model: str
+    predictor_mape_percent: float
 
 
 class SearchResult(Record):
-    """What a search leaves: the measured front, the pick, and what it is compared with."""
+    """What a search leaves: the measured front, the pick, and what it is compared with.
+
+    `target` is the first target, in the precision of the pick; `precisions` are those that could be
+    chosen, none in older files.
+    """
 
     study: str
     supernet: str
@@ -404,3 +451,11 @@ class SearchResult(Record):
     largest: Candidate
     front: tuple[Candidate, ...]
     pick: Candidate
+    precisions: tuple[Precision, ...] = ()
+    further_targets: tuple[FurtherTarget, ...] = ()
+
+    def target_of(self, candidate: Candidate) -> Target:
+        """The first target, in the precision of a candidate."""
+        if len(self.precisions) < 2:
+            return self.target
+        return self.target.model_copy(update={"precision": candidate.precision})

@@ -27,7 +27,12 @@ BANNED = {
 }
 # Libraries that one module, or one room, keeps from all others.
 KEEPERS = {
-    "optuna": {"hwsearch.search.study"},
+    "optuna": {
+        "hwsearch.search.sampler",
+        "hwsearch.search.storage",
+        "hwsearch.search.study",
+        "hwsearch.search.trials",
+    },
     "onnxruntime": {"hwsearch.runtime"},
     "openvino": {"hwsearch.runtime"},
     "tensorrt": {"hwsearch.runtime"},

@@ -9,7 +9,8 @@ import numpy as np
 
 from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.evaluation import EvaluationSet
-from hwsearch.records import LayerConfig, SubnetConfig
+from hwsearch.records import Deployment, LayerConfig, SubnetConfig
+from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.moves import mutate
 from hwsearch.supernet.supernet import Supernet
 from supernet_study.study import Study, mean_miou
@@ -94,12 +95,14 @@ def _children(
     net: Supernet, band: float, parents: list[SubnetConfig], rng: np.random.Generator
 ) -> list[SubnetConfig]:
     """Mutations of parents that stay in the band and at the full resolution."""
+    space = DeploymentSpace(subnets=net.space)
     resolution = net.space.largest.resolution
     found: dict[SubnetConfig, None] = {}
     for _ in range(MOST_MUTATIONS):
         parent = parents[int(rng.integers(len(parents)))]
-        child = mutate(net.space, parent, steps=int(rng.integers(2, 6)), rng=rng)
-        child = child.model_copy(update={"resolution": resolution})
+        start = Deployment(subnet=parent)
+        mutant = mutate(space, start, steps=int(rng.integers(2, 6)), rng=rng)
+        child = mutant.subnet.model_copy(update={"resolution": resolution})
         if _is_in(net, band, child):
             found[child] = None
         if len(found) == CHILDREN:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -47,6 +47,8 @@ FramingOption = Annotated[
     ),
 ]
 
+_DEVICE = r"cpu|cuda(?::\d+)?"
+_TARGET_WORDS = ("runtime", "precision", "threads")
 _UNITS = {"": 1.0, "ms": 1.0, "s": 1000.0}
 _BYTES = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -68,6 +70,57 @@ def parse_latency(text: str) -> float:
             "milliseconds."
         )
     return latency_ms
+
+
+class TargetWords(NamedTuple):
+    """What `--target` names: a device with what was said of it, or a profiled target's folder."""
+
+    name: str
+    latency_ms: float
+    runtime: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    is_device: bool = True
+
+
+def parse_target(text: str) -> TargetWords:
+    """A target from `cpu=40ms`, `cpu:threads=1,precision=int8=60ms` or `FOLDER=8ms`.
+
+    After a device, `runtime`, `precision` and `threads` may be set, with commas between. Anything
+    else names a folder of the workspace's `profiles` or `predictors`.
+
+    Raises:
+        UsageError: it has another form.
+    """
+    words, equals, latency = text.rpartition("=")
+    match = re.fullmatch(rf"({_DEVICE})(?::(.+))?", words)
+    if not equals or not words or (match is None and ("=" in words or ":" in words)):
+        raise UsageError(
+            f"{text!r} is no target: give DEVICE=LATENCY, such as cpu=40ms or "
+            "cpu:threads=1,precision=int8=60ms, or the folder of a profiled target and its latency."
+        )
+    latency_ms = parse_latency(latency)
+    if match is None:
+        return TargetWords(words, latency_ms, is_device=False)
+    said: dict[str, str] = {}
+    for part in match.group(2).split(",") if match.group(2) else ():
+        name, _, value = part.partition("=")
+        if name not in _TARGET_WORDS or not value or name in said:
+            raise UsageError(
+                f"{part!r} can't be said of target {match.group(1)}: give each of "
+                f"{', '.join(_TARGET_WORDS)} at most once, such as threads=1."
+            )
+        said[name] = value
+    threads = said.get("threads")
+    if threads is not None and not re.fullmatch(r"[1-9]\d*", threads):
+        raise UsageError(f"{threads!r} threads can't be used: give a whole number from 1 up.")
+    return TargetWords(
+        match.group(1),
+        latency_ms,
+        runtime=said.get("runtime"),
+        precision=said.get("precision"),
+        threads=None if threads is None else int(threads),
+    )
 
 
 def parse_percent(text: str) -> float:

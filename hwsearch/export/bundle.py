@@ -22,6 +22,7 @@ from hwsearch.export.gate import Probe
 from hwsearch.export.manifest import (
     DECODER_FILE,
     ENCODER_FILE,
+    INT8_ENCODER_FILE,
     MANIFEST_FILE,
     SUBNET_FILE,
     WEIGHTS_FILE,
@@ -40,6 +41,7 @@ from hwsearch.files import replace_file
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Accuracy, Measurement, SamGeometry, SubnetConfig
 from hwsearch.runtime.onnx_export import export_decoder, export_encoder
+from hwsearch.runtime.onnx_int8 import export_encoder_int8
 from hwsearch.runtime.tensorrt_info import EngineInfo
 from hwsearch.runtime.tensorrt_operators import check_operators
 
@@ -50,8 +52,8 @@ _VERSIONED = ("hwsearch", "torch", "onnx", "onnxruntime", "segment-anything")
 class StagedBundle:
     """A bundle that is complete but for its manifest, in a temporary directory.
 
-    `encoder` and `decoder` are fp32 files that will ship, and engines stand beside them: time the
-    ones that the target runs.
+    `encoder` and `decoder` are files that will ship, and engines stand beside them: time the ones
+    that the target runs.
     """
 
     folder: Path
@@ -63,11 +65,12 @@ class StagedBundle:
     precision: PrecisionPlan | None
     engines: tuple[EngineInfo, ...]
     engine_parity: EngineParity | None
+    encoder_file: str = ENCODER_FILE
 
     @property
     def encoder(self) -> Path:
-        """The image encoder's ONNX file."""
-        return self.folder / ENCODER_FILE
+        """The image encoder's ONNX file: fp32, or in dynamic int8 where that was asked for."""
+        return self.folder / self.encoder_file
 
     @property
     def decoder(self) -> Path:
@@ -113,6 +116,7 @@ class StagedBundle:
             precision=self.precision,
             engines=self.engines,
             engine_parity=self.engine_parity,
+            encoder_file=self.encoder_file,
             versions=_versions(),
             provenance=dict(provenance or {}),
         )
@@ -135,6 +139,7 @@ def stage_bundle(
     images: Sequence[Pixels] | None = None,
     precision: PrecisionOptions | None = None,
     engines: EngineOptions | None = None,
+    dynamic_int8: bool = False,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[StagedBundle]:
@@ -158,6 +163,8 @@ def stage_bundle(
         precision: of the engines; files in it join the bundle. None: fp32, as the ONNX files.
         engines: build TensorRT engines too; where a GPU here can run them, they are held against
             the fp32 files on it.
+        dynamic_int8: an encoder with int8 matrix products joins the bundle, as ONNX Runtime runs
+            it on a CPU, and is the one that a loader opens. No engine can be built from it.
         threads: of ONNX Runtime in the parity gate and the precision gate.
         progress: is told of the steps.
 
@@ -174,10 +181,10 @@ def stage_bundle(
     if engines:
         engines = ready(engines)
     how = preprocessing_of(sam)
+    name = f"{geometry.id}/{subnet.id}"
     folder = staging_folder(out)
     try:
         with progress.task(f"Exporting subnet {subnet.id}", 4) as advance:
-            name = f"{geometry.id}/{subnet.id}"
             export_encoder(sam, folder / ENCODER_FILE, name=name)
             advance(note="encoder")
             export_decoder(sam, folder / DECODER_FILE, name=name)
@@ -217,6 +224,8 @@ def stage_bundle(
                 limits=precision.limits if precision else None,
                 threads=threads,
             )
+        if dynamic_int8:  # written last: TensorRT does not read it
+            export_encoder_int8(sam, folder / INT8_ENCODER_FILE, name=name)
         if plan and verdict:
             plan = judged_on_gpu(plan, verdict)
         yield StagedBundle(
@@ -229,6 +238,7 @@ def stage_bundle(
             precision=plan,
             engines=built,
             engine_parity=verdict,
+            encoder_file=INT8_ENCODER_FILE if dynamic_int8 else ENCODER_FILE,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

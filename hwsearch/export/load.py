@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from hwsearch.errors import UsageError
 from hwsearch.export.manifest import (
     DECODER_FILE,
-    ENCODER_FILE,
     BundleManifest,
     check_files,
     read_manifest,
@@ -225,7 +224,7 @@ def load_bundle(path: Path | str, *, threads: int | None = None, verify: bool = 
     count = threads or _RUNTIMES_OWN_CHOICE
     return Bundle(
         manifest,
-        encoder=OnnxRuntimeRunner(bundle / ENCODER_FILE, threads=count),
+        encoder=OnnxRuntimeRunner(bundle / manifest.encoder_file, threads=count),
         decoder=OnnxRuntimeRunner(bundle / DECODER_FILE, threads=count),
     )
 

@@ -15,6 +15,7 @@ from hwsearch.runtime.tensorrt_info import EngineInfo
 MANIFEST_FILE = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
+INT8_ENCODER_FILE = "encoder-int8.onnx"
 ENCODER_ENGINE_FILE = "encoder.engine"
 DECODER_ENGINE_FILE = "decoder.engine"
 WEIGHTS_FILE = "weights.safetensors"
@@ -119,6 +120,8 @@ class BundleManifest(Record):
 
     `latency` was measured on what the bundle holds: on its engines where `latency.target` is a GPU
     and it has engines, else on its fp32 ONNX files, which on a GPU become engines for the purpose.
+    `encoder_file` is the encoder that these figures belong to and that a loader opens: with
+    dynamic int8 (CPU only) not the fp32 one.
     `engine_parity` is None where nothing but a GPU's timing, or not even that, has run the engines.
     """
 
@@ -134,6 +137,7 @@ class BundleManifest(Record):
     precision: PrecisionPlan | None = None
     engines: tuple[EngineInfo, ...] = ()
     engine_parity: EngineParity | None = None
+    encoder_file: PlainName = ENCODER_FILE
     versions: dict[str, str]
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
 

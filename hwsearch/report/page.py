@@ -167,8 +167,8 @@ def _card(name: str, value: str, note: str) -> str:
 
 
 def _front(result: SearchResult, candidates: Sequence[Candidate]) -> str:
-    known = {row.subnet for row in result.front} | {result.largest.subnet}
-    others = [row for row in candidates if row.subnet not in known]
+    known = {row.deployment for row in result.front} | {result.largest.deployment}
+    others = [row for row in candidates if row.deployment not in known]
     trials = [row for row in others if row.latency_ms is None]
     measured = [row for row in others if row.latency_ms is not None]
     chart = draw_chart(
@@ -200,7 +200,8 @@ def _points(rows: Sequence[Candidate]) -> list[Point]:
         latency_ms = row.predicted_ms if row.latency_ms is None else row.latency_ms
         if latency_ms is not None:
             how = "predicted" if row.latency_ms is None else "measured"
-            note = f"{row.subnet.id}: mIoU {row.miou:.4f}, {latency_ms:.2f} ms {how}"
+            name = row.subnet.id if row.precision == "fp32" else row.deployment.id
+            note = f"{name}: mIoU {row.miou:.4f}, {latency_ms:.2f} ms {how}"
             points.append(Point(latency_ms, row.miou, note))
     return points
 

@@ -44,6 +44,18 @@ def comparison_table(result: SearchResult) -> str:
         ("Layers", str(pick.subnet.depth), str(largest.subnet.depth), ""),
         ("Resolution", f"{pick.subnet.resolution} px", f"{largest.subnet.resolution} px", ""),
     ]
+    if len(result.precisions) > 1:
+        rows.append(("Precision", pick.precision, largest.precision, ""))
+    for asked, ours, theirs in zip(
+        result.further_targets, pick.further_targets, largest.further_targets, strict=True
+    ):
+        name = f"Latency on {escape(asked.target.name)}, within {asked.target_latency_ms:g} ms"
+        if asked.measured_here:
+            row = (_ms(ours.latency_ms), _ms(theirs.latency_ms))
+        else:
+            name += " (upper bound, not measured here)"
+            row = (_ms(ours.upper_ms), _ms(theirs.upper_ms))
+        rows.append((name, *row, ""))
     return table(("", "pick", "largest", "pick ÷ largest"), rows)
 
 
@@ -51,7 +63,8 @@ def front_table(result: SearchResult) -> str:
     """All measured subnets of the front, the most accurate first; the pick is marked."""
     rows = [
         (
-            f"<code>{row.subnet.id}</code>",
+            f"<code>{row.subnet.id}</code>"
+            + (f" {row.precision}" if len(result.precisions) > 1 else ""),
             _ms(row.latency_ms),
             _ms(row.predicted_ms),
             _miou(row.miou),
@@ -77,7 +90,7 @@ def front_table(result: SearchResult) -> str:
     styles = {
         number: "pick"
         for number, row in enumerate(reversed(result.front))
-        if row.subnet == result.pick.subnet
+        if row.deployment == result.pick.deployment
     }
     return table(heads, rows, styles=styles)
 

@@ -7,21 +7,23 @@ subnet is judged again.
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from hwsearch.errors import DataError
-from hwsearch.records import Framing, Precision, Record, Share, SubnetConfig, short_digest
+from hwsearch.records import Deployment, Framing, Precision, Record, Share, short_digest
 from hwsearch.search.objectives import Evaluate
 
 
 class AccuracyContext(Record):
-    """What an accuracy depends on besides the subnet.
+    """What an accuracy depends on besides the deployment.
 
     `weights_digest` and `data_fingerprint` are digests of the supernet's weights and of the
-    images and annotations that were used.
+    images and annotations that were used. `runtimes` names what computes each lower precision; the
+    others are judged in PyTorch.
     """
 
     supernet_id: str
@@ -30,11 +32,15 @@ class AccuracyContext(Record):
     data_fingerprint: str
     split: str
     framing: Framing
-    precision: Precision = "fp32"
+    runtimes: dict[Precision, str] = Field(default_factory=dict)
 
-    def key(self, config: SubnetConfig) -> str:
-        """Twenty hexadecimal digits for this subnet's accuracy in this context."""
-        return short_digest(f"{self.to_json()} {config.to_json()}", 20)
+    def key(self, deployment: Deployment) -> str:
+        """Twenty hexadecimal digits for this deployment's accuracy in this context."""
+        context = self.model_dump(exclude={"runtimes"}) | {"precision": deployment.precision}
+        if deployment.precision in self.runtimes:
+            context["runtime"] = self.runtimes[deployment.precision]
+        text = json.dumps(context, separators=(",", ":"), ensure_ascii=False)
+        return short_digest(f"{text} {deployment.subnet.to_json()}", 20)
 
 
 class CachedAccuracy(Record):
@@ -43,12 +49,13 @@ class CachedAccuracy(Record):
     key: str
     supernet_id: str
     subnet_id: str
+    precision: Precision = "fp32"
     data: str
     miou: Share
 
 
 class AccuracyCache:
-    """Accuracies by subnet in one context, backed by a file.
+    """Accuracies by deployment in one context, backed by a file.
 
     Lines that other processes append are seen when the file is next looked at.
 
@@ -63,19 +70,20 @@ class AccuracyCache:
         self._known: dict[str, float] = {}
         self._read_bytes = 0
 
-    def get(self, config: SubnetConfig) -> float | None:
-        """The known mIoU of a subnet, or None."""
-        key = self.context.key(config)
+    def get(self, deployment: Deployment) -> float | None:
+        """The known mIoU of a deployment, or None."""
+        key = self.context.key(deployment)
         if key not in self._known:
             self._read_on()
         return self._known.get(key)
 
-    def put(self, config: SubnetConfig, miou: float) -> None:
+    def put(self, deployment: Deployment, miou: float) -> None:
         """Append an accuracy to the file."""
         line = CachedAccuracy(
-            key=self.context.key(config),
+            key=self.context.key(deployment),
             supernet_id=self.context.supernet_id,
-            subnet_id=config.id,
+            subnet_id=deployment.subnet.id,
+            precision=deployment.precision,
             data=self.context.data,
             miou=miou,
         )
@@ -84,22 +92,22 @@ class AccuracyCache:
         self._known[line.key] = miou
 
     def remember(self, evaluate: Evaluate) -> Evaluate:
-        """`evaluate`, but asked only for subnets that the file does not know.
+        """`evaluate`, but asked only for deployments that the file does not know.
 
         The function returned raises DataError where an mIoU is not between 0 and 1.
         """
 
-        def judge(config: SubnetConfig) -> float:
-            known = self.get(config)
+        def judge(deployment: Deployment) -> float:
+            known = self.get(deployment)
             if known is not None:
                 return known
-            miou = evaluate(config)
+            miou = evaluate(deployment)
             if not 0 <= miou <= 1:
                 raise DataError(
-                    f"The mIoU of subnet {config.id} came out as {miou}, which is not between "
+                    f"The mIoU of subnet {deployment.id} came out as {miou}, which is not between "
                     "0 and 1: check the supernet's weights and the masks."
                 )
-            self.put(config, miou)
+            self.put(deployment, miou)
             return miou
 
         return judge

@@ -3,39 +3,113 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 from pydantic import PositiveInt
 
-from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.errors import InfeasibleError, UsageError
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import (
     Candidate,
+    Deployment,
     Record,
     SamGeometry,
     Scope,
-    SubnetConfig,
-    Target,
     short_digest,
 )
 from hwsearch.search.accuracy_cache import AccuracyCache, AccuracyContext
-from hwsearch.search.moves import fastest
-from hwsearch.search.objectives import Objectives
-from hwsearch.search.pareto import pareto_front
+from hwsearch.search.candidates import described, measured_front
+from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.infeasible import explain, sentence
+from hwsearch.search.moves import fastest, grow_to
+from hwsearch.search.objectives import Limits, Objectives, what_counts
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import verify_front
-from hwsearch.space import SearchSpace
 
 DEFAULT_TRIALS = 80
+STRETCHES = 4  # so many larger neighbours of the pick are judged where its budget is left unused
+
+
+class RunTrials(Protocol):
+    """Brings a study to a number of judged deployments."""
+
+    def __call__(self, study: SubnetStudy, /, total: int, *, progress: Progress) -> None:
+        """Return when that many are judged, or nothing new is found."""
+        ...
+
+
+class TargetLimit(Record):
+    """The latency that a pick may not exceed on one target.
+
+    `name` is for people, `fingerprint` for the study, which is never continued with another one:
+    where precisions are chosen too, it has to tell all of them.
+    """
+
+    name: str
+    fingerprint: str
+    latency_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """What a study is for and where it is kept; all that work on it have the same.
+
+    Attributes:
+        name: the study's name; one of this name and purpose is continued.
+        storage: Optuna storage URL, as `open_storage` takes it.
+        space: where the deployments come from.
+        accuracy: what accuracies depend on; keys the cache and guards the study.
+        targets: where latencies count, and what a pick may take there; guards the study.
+        cache: JSON-lines file of accuracies, shared by all studies.
+        scope: which part of the model latencies cover.
+        seed: seeds everything that is drawn.
+    """
+
+    name: str
+    storage: str
+    space: DeploymentSpace
+    accuracy: AccuracyContext
+    targets: Sequence[TargetLimit]
+    cache: Path
+    scope: Scope = "full"
+    seed: int = 0
+
+    @property
+    def limits(self) -> Limits:
+        """The limit on each target."""
+        return Limits(tuple(target.latency_ms for target in self.targets))
+
+    def open(self, objectives: Objectives) -> SubnetStudy:
+        """The study, made where there is none; accuracies of the cache are not computed again.
+
+        Raises:
+            UsageError: the storage can't be used, or the study was made for another purpose.
+        """
+        remembered = AccuracyCache(self.cache, self.accuracy).remember(objectives.evaluate)
+        return SubnetStudy(
+            name=self.name,
+            storage=self.storage,
+            identity=StudyIdentity(
+                accuracy=self.accuracy,
+                space_digest=short_digest(self.space.to_json()),
+                target_fingerprints=tuple(target.fingerprint for target in self.targets),
+                scope=self.scope,
+                target_latencies_ms=self.limits.latencies_ms,
+            ),
+            space=self.space,
+            objectives=replace(objectives, evaluate=remembered),
+            seed=self.seed,
+        )
 
 
 class SearchOutcome(Record):
     """What a search found.
 
-    `candidates` are all subnets that were judged, `front` those measured within the target that
+    `candidates` are all deployments that were judged, `front` those measured within the target that
     no other such dominates, by ascending latency; `pick` is the most accurate of the front.
     """
 
@@ -48,92 +122,84 @@ class SearchOutcome(Record):
 
 def run_search(
     objectives: Objectives,
+    plan: StudyPlan,
     *,
-    space: SearchSpace,
     geometry: SamGeometry,
-    accuracy: AccuracyContext,
-    target: Target,
-    target_latency_ms: float,
-    study: str,
-    storage: str,
-    cache: Path,
-    scope: Scope = "full",
     trials: int = DEFAULT_TRIALS,
-    seed: int = 0,
+    run_trials: RunTrials = SubnetStudy.run_until,
     progress: Progress | None = None,
 ) -> SearchOutcome:
-    """Find the most accurate subnets whose measured latency meets a target.
+    """Find the most accurate deployments whose measured latency meets every target.
 
     Args:
-        objectives: how to judge, predict and measure subnets.
-        space: where the subnets come from.
+        objectives: how to judge, predict and measure deployments; latencies have a column for each
+            of the plan's targets, in their order.
+        plan: the study.
         geometry: the full encoder's sizes, for parameters and MACs.
-        accuracy: what accuracies depend on; keys the cache and guards the study.
-        target: where latencies are measured; guards the study.
-        target_latency_ms: the latency that a pick may not exceed, in milliseconds.
-        study: name of the study; one of this name and purpose is continued.
-        storage: Optuna storage URL.
-        cache: JSON-lines file of accuracies, shared by all studies.
-        scope: which part of the model latencies cover.
-        trials: how many subnets the study judges in all, earlier ones included. Where a measured
-            pick misses the target, up to three tenths more are added.
-        seed: seeds everything that is drawn.
+        trials: how many deployments the study judges in all, earlier ones included. Where a
+            measured pick misses the target, up to three tenths more are added.
+        run_trials: brings the study to a number of trials; by default in this process, one after
+            the other.
         progress: told what goes on.
 
     Raises:
-        InfeasibleError: no subnet meets the target; the message names the nearest.
+        InfeasibleError: nothing meets the targets; the message names the nearest.
         UsageError: the storage can't be used, the study was made for another purpose, or `trials`
-            or `target_latency_ms` is not positive.
+            or a limit is not positive.
         DataError: an accuracy came out as no number between 0 and 1.
     """
-    if trials < 1 or not 0 < target_latency_ms < math.inf:
-        raise UsageError(
-            f"A search needs a positive number of trials and a positive target latency, "
-            f"not {trials} trials and {target_latency_ms:g} ms."
-        )
+    if trials < 1:
+        raise UsageError(f"A search needs a positive number of trials, not {trials} trials.")
     progress = progress or SilentProgress()
-    objectives = replace(
-        objectives, evaluate=AccuracyCache(cache, accuracy).remember(objectives.evaluate)
-    )
-    subnets = SubnetStudy(
-        name=study,
-        storage=storage,
-        identity=StudyIdentity(
-            accuracy=accuracy,
-            space_digest=short_digest(space.to_json()),
-            target_fingerprint=target.fingerprint,
-            scope=scope,
-            target_latency_ms=target_latency_ms,
-        ),
-        space=space,
-        objectives=objectives,
-        seed=seed,
-    )
-    measured_ms = _measure_lowest(
-        objectives, space=space, target=target, target_ms=target_latency_ms, progress=progress
-    )
-    subnets.run_until(trials, progress=progress)
+    space, targets, limits = plan.space, plan.targets, plan.limits
+    subnets = plan.open(objectives)
+    objectives = subnets.objectives
+    measured_ms = subnets.measured_first
+    if measured_ms:  # what is measured anew would make a resumed study another one
+        objectives.refit(list(measured_ms), np.array(list(measured_ms.values())))
+    else:
+        measured_ms = _measure_lowest(
+            objectives,
+            space=space,
+            geometry=geometry,
+            targets=targets,
+            limits=limits,
+            progress=progress,
+        )
+        subnets.keep_measured_first(measured_ms)
+    run_trials(subnets, trials, progress=progress)
 
-    def judged() -> dict[SubnetConfig, float]:
-        return {row.subnet: row.miou for row in subnets.judged}
+    def judged() -> dict[Deployment, float]:
+        return {row.deployment: row.miou for row in subnets.judged}
 
     def search_on(number: int) -> None:
-        subnets.run_until(trials + number * math.ceil(trials / 10), progress=progress)
+        run_trials(subnets, trials + number * math.ceil(trials / 10), progress=progress)
+
+    def stretch(pick: Deployment, number: int) -> dict[Deployment, float]:
+        """Larger ones than the pick that the prediction allows, though its upper bound doesn't."""
+        rng = np.random.default_rng([plan.seed, number])
+        predicted_cost = limits.cost_of(objectives.predict)
+        grown = [
+            grow_to(space, pick, cost=predicted_cost, limit=limits.cost, rng=rng)
+            for _ in range(STRETCHES)
+        ]
+        return {one: objectives.evaluate(one) for one in dict.fromkeys(grown) if one != pick}
 
     measured_ms = verify_front(
         judged,
         objectives=objectives,
-        target_ms=target_latency_ms,
+        limits=limits,
         measured_ms=measured_ms,
         companions=[space.largest],
         search_on=search_on,
+        stretch=stretch,
         progress=progress,
     )
     found = judged()
     mious = found | {c: objectives.evaluate(c) for c in measured_ms if c not in found}
-    candidates = _candidates(mious, measured_ms, objectives=objectives, geometry=geometry)
-    front = _measured_front(candidates, target_latency_ms)
-    largest = next(row for row in candidates if row.subnet == space.largest)
+    candidates = described(mious, measured_ms, objectives=objectives, geometry=geometry)
+    front = measured_front(candidates, limits)
+    largest = next(row for row in candidates if row.deployment == space.largest)
     return SearchOutcome(
         trials=len(found), candidates=candidates, front=front, largest=largest, pick=front[-1]
     )
@@ -142,71 +208,34 @@ def run_search(
 def _measure_lowest(
     objectives: Objectives,
     *,
-    space: SearchSpace,
-    target: Target,
-    target_ms: float,
+    space: DeploymentSpace,
+    geometry: SamGeometry,
+    targets: Sequence[TargetLimit],
+    limits: Limits,
     progress: Progress,
-) -> dict[SubnetConfig, float]:
-    """Latencies of the smallest subnet and of the one predicted to be fastest.
+) -> dict[Deployment, tuple[float, ...]]:
+    """Latencies of the smallest deployment and of the one predicted to be fastest.
 
     Raises:
-        InfeasibleError: neither meets the target, so no trial would.
+        InfeasibleError: neither meets the targets, so no trial would.
     """
-    lowest = list(dict.fromkeys([space.smallest, fastest(space, latency=objectives.predict)]))
-    predicted_ms = dict(zip(lowest, objectives.predict(lowest).tolist(), strict=True))
+    predicted_cost = limits.cost_of(objectives.predict)
+    lowest = list(dict.fromkeys([space.smallest, fastest(space, cost=predicted_cost)]))
     progress.log("Measuring the smallest subnet: does anything meet the target?")
-    latencies = [float(latency_ms) for latency_ms in objectives.measure(lowest)]
-    measured_ms = dict(zip(lowest, latencies, strict=True))
-    nearest = min(lowest, key=lambda config: measured_ms[config])
-    nearest_ms = measured_ms[nearest]
-    if nearest_ms > target_ms:
-        raise InfeasibleError(
-            f"No subnet meets {target_ms:g} ms on {target.name}: the nearest, {nearest.id} "
-            f"({nearest.depth} layers at {nearest.resolution} px), took {nearest_ms:.2f} ms "
-            f"({predicted_ms[nearest]:.2f} ms predicted), "
-            f"{100 * (nearest_ms / target_ms - 1):.1f} % over; "
-            f"allow at least {_round_up(nearest_ms):g} ms, or build a supernet whose space goes "
-            f"below {space.min_depth} layers and {space.resolutions[0]} px, or take a faster "
-            "runtime or precision."
+    measured_ms = objectives.measure(lowest)
+    latencies_ms = what_counts(measured_ms, objectives.upper(lowest))
+    if not limits.met(latencies_ms).any():
+        nearest = int(np.argmin(limits.costs(latencies_ms)))
+        why = explain(
+            lowest[nearest],
+            space=space,
+            geometry=geometry,
+            predict=objectives.predict,
+            latencies_ms=latencies_ms[nearest].tolist(),
+            limits=limits,
+            names=[target.name for target in targets],
+            measured=np.isfinite(measured_ms[nearest]).tolist(),
         )
-    objectives.refit(lowest, latencies)
-    return measured_ms
-
-
-def _round_up(latency_ms: float) -> float:
-    """Three significant digits, never less."""
-    unit = 10.0 ** (math.floor(math.log10(latency_ms)) - 2)
-    return round(math.ceil(latency_ms / unit) * unit, 6)
-
-
-def _candidates(
-    mious: Mapping[SubnetConfig, float],
-    measured_ms: Mapping[SubnetConfig, float],
-    *,
-    objectives: Objectives,
-    geometry: SamGeometry,
-) -> tuple[Candidate, ...]:
-    configs = list(mious)
-    rows = zip(configs, objectives.predict(configs), objectives.upper(configs), strict=True)
-    return tuple(
-        Candidate(
-            subnet=config,
-            params=encoder_params(geometry, config),
-            macs=encoder_macs(geometry, config),
-            miou=mious[config],
-            predicted_ms=float(predicted_ms),
-            upper_ms=float(upper_ms),
-            latency_ms=measured_ms.get(config),
-        )
-        for config, predicted_ms, upper_ms in rows
-    )
-
-
-def _measured_front(candidates: Sequence[Candidate], target_ms: float) -> tuple[Candidate, ...]:
-    points = {
-        row: (row.miou, row.latency_ms)
-        for row in candidates
-        if row.latency_ms is not None and row.latency_ms <= target_ms
-    }
-    rows = list(points)
-    return tuple(rows[place] for place in pareto_front(list(points.values())))
+        raise InfeasibleError(sentence(why), details=why.model_dump(mode="json"))
+    objectives.refit(lowest, measured_ms)
+    return dict(zip(lowest, map(tuple, measured_ms.tolist()), strict=True))

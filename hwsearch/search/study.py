@@ -1,75 +1,94 @@
-"""The Optuna study of a search: the only file that knows Optuna.
+"""The Optuna study of a search.
 
-A trial is one subnet. It ends COMPLETE with its mIoU and predicted latency, or PRUNED without an
-accuracy where the upper bound of its latency exceeds the target, or where it was tried before: so
-accuracy is only ever computed for subnets that may be reported. `latency_over_target_ms` is the
-trial's constraint.
+A trial is one deployment. It ends COMPLETE with its mIoU and the cost of its predicted latencies,
+or PRUNED without an accuracy where the upper bound of a latency exceeds its limit, or where another
+trial has the same deployment: so accuracy is only ever computed for what may be reported, and once.
+Each target has a constraint, by how much the upper bound exceeds the limit. FAIL is a trial that
+was interrupted; it is queued once more, or its deployment is proposed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import optuna
-from optuna.exceptions import OptunaError
+from numpy.typing import NDArray
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from hwsearch.errors import UsageError
 from hwsearch.progress import Progress
-from hwsearch.records import Milliseconds, Record, Scope, SubnetConfig
+from hwsearch.records import Deployment, Milliseconds, Record, Scope
 from hwsearch.search.accuracy_cache import AccuracyContext
-from hwsearch.search.encoding import decode, encode, parameter_sizes
-from hwsearch.search.moves import shrink_to
-from hwsearch.search.objectives import Objectives
-from hwsearch.search.propose import propose
-from hwsearch.search.start import informed_start
-from hwsearch.space import SearchSpace
+from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.encoding import decode, parameter_sizes
+from hwsearch.search.objectives import Limits, Objectives
+from hwsearch.search.sampler import SubnetSampler
+from hwsearch.search.storage import (
+    FAULTS,
+    open_storage,
+    quiet_optuna,
+    storage_error,
+    told_in_a_sentence,
+)
+from hwsearch.search.trials import (
+    PENDING,
+    WORKER,
+    count_claimed,
+    deployment_of,
+    has_heartbeats,
+    retry_lost_trials,
+    this_worker,
+)
 
-MUTATION_SHARE = 0.8  # the other trials are the sampler's own
 FRUITLESS_LIMIT = 20  # so many pruned trials in a row mean that little is left to try
-STORAGE_ERRORS = (SQLAlchemyError, OptunaError, ImportError, OSError, ValueError)
+POLL_S = 0.5
+MEASURED_FIRST = "measured_first"
 
 
 class StudyIdentity(Record):
     """What a study was made for; it is never continued for anything else.
 
-    `space_digest` tells the choices of the search space, `target_fingerprint` the device, runtime
-    and precision that latencies belong to.
+    `space_digest` tells the choices of the search space, `target_fingerprints` the devices and
+    runtimes that latencies belong to, `target_latencies_ms` the limit on each of them.
     """
 
     accuracy: AccuracyContext
     space_digest: str
-    target_fingerprint: str
+    target_fingerprints: tuple[str, ...]
     scope: Scope
-    target_latency_ms: Milliseconds
+    target_latencies_ms: tuple[Milliseconds, ...]
+
+    @property
+    def limits(self) -> Limits:
+        """What the search may not exceed."""
+        return Limits(self.target_latencies_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A subnet whose accuracy is known, with the latency predicted when it was tried."""
+    """A deployment whose accuracy is known, with the latencies predicted when it was tried."""
 
-    subnet: SubnetConfig
+    deployment: Deployment
     miou: float
-    predicted_ms: float
-    upper_ms: float
-    origin: str
+    predicted_ms: tuple[float, ...]
+    upper_ms: tuple[float, ...]
 
 
 class SubnetStudy:
-    """A named study of one space under one target, kept in an Optuna storage.
+    """A named study of one space under one set of limits, kept in an Optuna storage.
 
-    Any number of processes may run trials of one study at a time.
+    Any number of processes, on any number of machines, may run trials of one study at a time.
 
     Args:
         name: the study's name; an existing one is continued.
-        storage: an Optuna storage URL, such as `sqlite:///study.db`.
+        storage: a storage, or the URL of one, as `open_storage` takes it.
         identity: what the study is for.
-        space: where the subnets come from.
-        objectives: how to judge and predict subnets.
+        space: where the deployments come from.
+        objectives: how to judge and predict deployments.
         seed: seeds every trial together with its number.
 
     Raises:
@@ -81,134 +100,137 @@ class SubnetStudy:
         self,
         *,
         name: str,
-        storage: str,
+        storage: str | BaseStorage,
         identity: StudyIdentity,
-        space: SearchSpace,
+        space: DeploymentSpace,
         objectives: Objectives,
         seed: int,
     ) -> None:
         self.space = space
         self.objectives = objectives
-        self.target_ms = identity.target_latency_ms
-        self.seed = seed
-        with _quiet_optuna():
-            self._study = _open(name, storage)
+        self.limits = identity.limits
+        self._storage = open_storage(storage) if isinstance(storage, str) else storage
+        sampler = SubnetSampler(space, upper=self._upper, limit=self.limits.cost, seed=seed)
+        self._study = _open(name, self._storage, sampler, url=str(storage))
         self._check_identity(identity)
 
     @property
     def judged(self) -> tuple[Judged, ...]:
-        """Every subnet whose accuracy is known, in the order of the trials."""
-        return tuple(_judged(trial) for trial in self._trials(TrialState.COMPLETE))
+        """Every deployment whose accuracy is known, in the order of the trials."""
+        return tuple(self._judged(trial) for trial in self._trials(TrialState.COMPLETE))
 
-    def run_until(self, total: int, *, progress: Progress) -> None:
-        """Run trials until `total` subnets are judged, or nothing new is found.
+    @property
+    def measured_first(self) -> dict[Deployment, tuple[float, ...]]:
+        """What was measured before the first trial: latencies in milliseconds, one a target.
 
-        Processes that share a study may overshoot by one trial each.
+        Kept with the study, so that a process that joins or resumes it predicts as the first did.
         """
-        judged = self.judged
-        if len(judged) >= total:
-            return
-        start = self._agreed_start()
-        fruitless = 0
-        with _quiet_optuna(), progress.task("searching", total) as advance:
-            advance(len(judged), self._best_note(judged))
-            while len(judged) < total and fruitless < FRUITLESS_LIMIT:
-                state = self._run_one(start, {row.subnet: row.miou for row in judged})
-                judged = self.judged  # other processes may have added theirs
-                fruitless += 1
-                if state == TrialState.COMPLETE:
-                    fruitless = 0
-                    advance(1, self._best_note(judged))
-        if fruitless:
-            progress.log(f"Nothing new that fits was found: stopped at {len(judged)} trials.")
+        stored = self._study.user_attrs.get(MEASURED_FIRST, [])
+        return {Deployment.from_json(text): tuple(latencies_ms) for text, latencies_ms in stored}
 
-    def _run_one(
-        self, start: Sequence[SubnetConfig], judged: Mapping[SubnetConfig, float]
-    ) -> TrialState:
-        trials = self._study.get_trials(deepcopy=False)
-        rng = np.random.default_rng([self.seed, len(trials)])
-        chosen = self._choose(start, trials, judged, rng)
-        if chosen is not None:
-            origin, config = chosen
-            self._study.enqueue_trial(encode(self.space, config), user_attrs={"origin": origin})
-        # A fresh seed for each trial: a resumed study goes on as an uninterrupted one would.
-        self._study.sampler = _sampler(int(rng.integers(2**31)))
+    def keep_measured_first(self, measured_ms: Mapping[Deployment, Sequence[float]]) -> None:
+        """Store what was measured before the first trial."""
+        rows = [[deployment.to_json(), list(row)] for deployment, row in measured_ms.items()]
+        self._study.set_user_attr(MEASURED_FIRST, rows)
+
+    @told_in_a_sentence()
+    def run_until(self, total: int, *, progress: Progress) -> None:
+        """Run trials until `total` deployments are judged, or nothing new is found.
+
+        Trials that other processes are running count, so that a study that many share ends with
+        `total`; what they leave undone is waited for, and done if they are gone.
+
+        Raises:
+            HwsearchError: the storage failed.
+        """
+        done, fruitless = len(self.judged), 0
+        if done >= total:
+            return
+        with quiet_optuna(), progress.task("searching", total) as advance:
+            advance(done, self.best_note())
+            while done < total and fruitless < FRUITLESS_LIMIT:
+                if self._is_work_left(total):
+                    state = self._run_one()
+                    fruitless = 0 if state == TrialState.COMPLETE else fruitless + 1
+                else:
+                    time.sleep(POLL_S)
+                before, done = done, len(self._trials(TrialState.COMPLETE))
+                if done > before:
+                    advance(done - before, self.best_note())
+        if fruitless:
+            progress.log(f"Nothing new that fits was found: stopped at {done} trials.")
+
+    def best_note(self) -> str:
+        """A phrase about the best deployment so far."""
+        fitting = [row.miou for row in self.judged if self.limits.met(row.upper_ms)[0]]
+        return f"best mIoU {max(fitting):.4f}" if fitting else "nothing feasible yet"
+
+    def _judged(self, trial: FrozenTrial) -> Judged:
+        deployment = decode(self.space, trial.params)
+        predicted_ms, upper_ms = map(trial.user_attrs.get, ("predicted_ms", "upper_ms"))
+        if predicted_ms is None or upper_ms is None:  # someone's own objective was here
+            (predicted_ms,) = self.objectives.predict([deployment]).tolist()
+            (upper_ms,) = self.objectives.upper([deployment]).tolist()
+        return Judged(
+            deployment=deployment,
+            miou=trial.values[0],
+            predicted_ms=tuple(predicted_ms),
+            upper_ms=tuple(upper_ms),
+        )
+
+    def _is_work_left(self, total: int) -> bool:
+        """Whether a trial is queued, or fewer than `total` are claimed by somebody."""
+        retry_lost_trials(self._study)
+        trials = self._trials()
+        if any(trial.state == TrialState.WAITING for trial in trials):
+            return True
+        return count_claimed(trials, has_heartbeats=has_heartbeats(self._storage)) < total
+
+    def _run_one(self) -> TrialState:
         ended: list[FrozenTrial] = []
         self._study.optimize(
-            lambda trial: self._try_subnet(trial, judged),
-            n_trials=1,
-            callbacks=[lambda _, trial: ended.append(trial)],
+            self.try_deployment, n_trials=1, callbacks=[lambda _, trial: ended.append(trial)]
         )
         return ended[0].state
 
-    def _choose(
-        self,
-        start: Sequence[SubnetConfig],
-        trials: Sequence[FrozenTrial],
-        judged: Mapping[SubnetConfig, float],
-        rng: np.random.Generator,
-    ) -> tuple[str, SubnetConfig] | None:
-        """The next subnet and where it comes from, or None to leave it to the sampler."""
-        seen = {t.user_attrs.get("subnet") for t in trials if t.state != TrialState.FAIL}
-        for config in start:
-            if config.to_json() not in seen:
-                return "start", config
-        last = trials[-1] if trials else None
-        if last is not None and last.state == TrialState.PRUNED and _is_sampled(last):
-            fitting = shrink_to(
-                self.space,
-                _subnet(last),
-                latency=self.objectives.upper,
-                limit_ms=self.target_ms,
-                rng=rng,
-            )
-            if fitting is not None and fitting not in judged:
-                return "repair", fitting
-        if rng.random() < MUTATION_SHARE:
-            mutant = propose(
-                self.space,
-                judged,
-                upper=self.objectives.upper,
-                target_ms=self.target_ms,
-                rng=rng,
-            )
-            return None if mutant is None else ("mutation", mutant)
-        return None
+    def try_deployment(self, trial: Trial) -> tuple[float, float]:
+        """The objective: mIoU and cost of the deployment that a trial proposes.
 
-    def _try_subnet(
-        self, trial: Trial, judged: Mapping[SubnetConfig, float]
-    ) -> tuple[float, float]:
+        Raises:
+            TrialPruned: it can't meet the limits, or another trial has the same one.
+        """
+        trial.set_user_attr(WORKER, this_worker().to_json())
         sizes = parameter_sizes(self.space)
-        config = decode(
-            self.space, {name: trial.suggest_int(name, 0, size - 1) for name, size in sizes.items()}
-        )
-        predicted_ms = float(self.objectives.predict([config])[0])
-        upper_ms = float(self.objectives.upper([config])[0])
-        trial.set_user_attr("subnet", config.to_json())
-        trial.set_user_attr("predicted_ms", predicted_ms)
-        trial.set_user_attr("upper_ms", upper_ms)
-        trial.set_constraint("latency_over_target_ms", upper_ms - self.target_ms)
+        values = {name: trial.suggest_int(name, 0, size - 1) for name, size in sizes.items()}
+        deployment = decode(self.space, values)
+        predicted_ms = self.objectives.predict([deployment])
+        upper_ms = self.objectives.upper([deployment])
+        trial.set_user_attr("subnet", deployment.subnet.to_json())
+        trial.set_user_attr("predicted_ms", predicted_ms[0].tolist())
+        trial.set_user_attr("upper_ms", upper_ms[0].tolist())
+        for number, excess_ms in enumerate(self.limits.excess_ms(upper_ms)[0].tolist(), start=1):
+            name = f"latency_over_limit_{number}_ms"
+            if name not in trial.constraints:  # a trial that is retried has them
+                trial.set_constraint(name, excess_ms)
         extremes = (self.space.largest, self.space.smallest)
-        too_slow = upper_ms > self.target_ms and config not in extremes
-        if too_slow or config in judged:
+        too_slow = not self.limits.met(upper_ms)[0] and deployment not in extremes
+        if too_slow or self._has_another(trial.number, deployment):
             raise optuna.TrialPruned
-        return self.objectives.evaluate(config), predicted_ms
+        return self.objectives.evaluate(deployment), float(self.limits.costs(predicted_ms)[0])
 
-    def _agreed_start(self) -> list[SubnetConfig]:
-        """The start that the first process chose: predictors may differ by the next one."""
-        stored: list[str] | None = self._study.user_attrs.get("start")
-        if stored is not None:
-            return [SubnetConfig.from_json(text) for text in stored]
-        start = informed_start(self.space, self.objectives.upper, self.target_ms)
-        self._study.set_user_attr("start", [config.to_json() for config in start])
-        return start
+    def _has_another(self, number: int, deployment: Deployment) -> bool:
+        """Whether another trial judged a deployment, or an earlier one is about to."""
+        return any(
+            other.state == TrialState.COMPLETE or other.number < number
+            for other in self._trials(TrialState.COMPLETE, *PENDING)
+            if other.number != number and deployment_of(self.space, other) == deployment
+        )
 
-    def _best_note(self, judged: Sequence[Judged]) -> str:
-        fitting = [row.miou for row in judged if row.upper_ms <= self.target_ms]
-        return f"best mIoU {max(fitting):.4f}" if fitting else "nothing feasible yet"
+    def _upper(self, deployments: Sequence[Deployment]) -> NDArray[np.float64]:
+        return self.limits.costs(self.objectives.upper(deployments))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=states)
+        return self._study.get_trials(deepcopy=False, states=states or None)
 
     def _check_identity(self, identity: StudyIdentity) -> None:
         name = self._study.study_name
@@ -220,65 +242,39 @@ class SubnetStudy:
             raise UsageError(
                 f"Study '{name}' was not made by hwsearch: choose another name for this one."
             )
-        theirs, ours = _flat(StudyIdentity.from_json(stored)), _flat(identity)
+        try:
+            theirs, ours = _flat(StudyIdentity.from_json(stored)), _flat(identity)
+        except UsageError:
+            raise UsageError(
+                f"Study '{name}' was made by another version of hwsearch: choose another name for "
+                "this one."
+            ) from None
         for field, value in ours.items():
             if theirs[field] != value:
                 raise UsageError(
-                    f"Study '{name}' was made for another {field.replace('_', ' ')} "
+                    f"Study '{name}' was made for another {field} "
                     f"({theirs[field]}, now {value}): choose another name for this one."
                 )
 
 
-def _sampler(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True)
-
-
-def _open(name: str, storage: str) -> optuna.Study:
+def _open(name: str, storage: BaseStorage, sampler: SubnetSampler, *, url: str) -> optuna.Study:
     try:
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            directions=["maximize", "minimize"],
-            load_if_exists=True,
-        )
-    except STORAGE_ERRORS as bad:
-        reason = str(bad).splitlines()[0].rstrip(".")
-        raise UsageError(
-            f"The study storage '{storage}' can't be used ({reason}): give an Optuna storage URL, "
-            "such as sqlite:///study.db or postgresql://user@host/database."
-        ) from None
-    return study
+        with quiet_optuna():
+            return optuna.create_study(
+                study_name=name,
+                storage=storage,
+                sampler=sampler,
+                directions=["maximize", "minimize"],
+                load_if_exists=True,
+            )
+    except FAULTS as bad:
+        raise storage_error(url, bad) from None
 
 
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Optuna's own log lines would tear the progress bar."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
-def _flat(identity: StudyIdentity) -> dict[str, object]:
-    fields = identity.model_dump()
-    return {**fields.pop("accuracy"), **fields}
-
-
-def _subnet(trial: FrozenTrial) -> SubnetConfig:
-    return SubnetConfig.from_json(trial.user_attrs["subnet"])
-
-
-def _is_sampled(trial: FrozenTrial) -> bool:
-    return "origin" not in trial.user_attrs and "subnet" in trial.user_attrs
-
-
-def _judged(trial: FrozenTrial) -> Judged:
-    return Judged(
-        subnet=_subnet(trial),
-        miou=trial.values[0],
-        predicted_ms=trial.user_attrs["predicted_ms"],
-        upper_ms=trial.user_attrs["upper_ms"],
-        origin=trial.user_attrs.get("origin", "sampler"),
-    )
+def _flat(identity: StudyIdentity) -> dict[str, str]:
+    """Each field's name in words, and its value."""
+    fields = identity.accuracy.model_dump() | identity.model_dump(exclude={"accuracy"})
+    fields["target fingerprint"] = ", ".join(fields.pop("target_fingerprints"))
+    limits_ms = fields.pop("target_latencies_ms")
+    fields["target latency"] = ", ".join(f"{limit:g} ms" for limit in limits_ms)
+    return {name.replace("_", " "): str(value) for name, value in fields.items()}

@@ -1,93 +1,170 @@
-"""Measures what a search found, until what it reports was measured and holds."""
+"""Measures what a search found, until what it reports was measured, holds, and stays the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from hwsearch.progress import Progress
-from hwsearch.records import SubnetConfig
-from hwsearch.search.objectives import Objectives
+from hwsearch.records import Deployment
+from hwsearch.search.objectives import Limits, Objectives, what_counts
 from hwsearch.search.pareto import pareto_front
 
 BEST = 4  # this many of the most accurate subnets are measured in a round,
-SPREAD = 3  # and this many along the rest of the front, so that what is reported has no gap
-ROUNDS = 4
+SPREAD = 3  # and this many along the rest of the front, so that what is reported has no gap,
+BOLD = 3  # and this many that may fit although their upper bound does not.
+ROUNDS = 5
+# Chance decides whether what is so near its limit is measured within it: it is measured twice.
+NEAR = 0.98
+# A pick that leaves more than this share unused gets larger neighbours to compete with.
+UNUSED = 0.03
+
+Latencies = Mapping[Deployment, tuple[float, ...]]
 
 
 def verify_front(
-    judged: Callable[[], Mapping[SubnetConfig, float]],
+    judged: Callable[[], Mapping[Deployment, float]],
     *,
     objectives: Objectives,
-    target_ms: float,
-    measured_ms: Mapping[SubnetConfig, float],
-    companions: Sequence[SubnetConfig],
+    limits: Limits,
+    measured_ms: Latencies,
+    companions: Sequence[Deployment],
     search_on: Callable[[int], None],
     progress: Progress,
-) -> dict[SubnetConfig, float]:
-    """Measure the best of the front; where one misses the target, correct, search on, repeat.
+    stretch: Callable[[Deployment, int], Mapping[Deployment, float]] | None = None,
+) -> dict[Deployment, tuple[float, ...]]:
+    """Measure, correct and search on until the best of the front is measured and stays the same.
+
+    A round measures, in one interleaved session, those of the front that were not measured yet;
+    more accurate ones that fit by their prediction, though not by their upper bound; and once more
+    what was measured closely within its limit, where the slower figure counts. Where a pick misses
+    its limit, more trials are run with the corrected predictor.
 
     Args:
-        judged: gives the mIoU of every subnet tried so far.
+        judged: gives the mIoU of every deployment tried so far.
         objectives: measures, predicts and corrects.
-        target_ms: the latency that a pick may not exceed.
-        measured_ms: subnets measured already, with their latencies.
-        companions: subnets to be measured in the first round besides the picks.
+        limits: the latencies that a pick may not exceed, one a target.
+        measured_ms: deployments measured already, with their latencies.
+        companions: deployments to be measured in the first round besides the picks.
         search_on: runs a few more trials; called with the round's number, from 1.
         progress: told what is measured.
+        stretch: gives larger neighbours of a pick with their mIoU, where it leaves much of its
+            limit unused; called with the pick and the round's number.
 
     Returns:
-        The latencies of all subnets measured, in milliseconds, those of `measured_ms` included.
+        The latencies of all that was measured, in milliseconds and one a target, those of
+        `measured_ms` included; NaN where a target can't be measured.
     """
     known = dict(measured_ms)
+    confirmed: set[Deployment] = set()
+    stretched: dict[Deployment, float] = {}
     extra = [config for config in companions if config not in known]
     for number in range(1, ROUNDS + 1):
-        front = feasible_front(
-            judged(), objectives=objectives, target_ms=target_ms, measured_ms=known
-        )
+        found = {**judged(), **stretched}
+        front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
+        if stretch and front and _leaves_room(front[0], known, limits):
+            stretched |= {c: m for c, m in stretch(front[0], number).items() if c not in found}
+            found |= stretched
         picks = [config for config in _best_and_spread(front) if config not in known]
-        batch = list(dict.fromkeys([*picks, *extra]))
+        bold = _bold(found, front, known, objectives=objectives, limits=limits)
+        again = _near_limit(front, known, confirmed, limits)
+        batch = list(dict.fromkeys([*picks, *bold, *again, *extra]))
         if not batch:
             break
         progress.log(f"Measuring {len(batch)} subnets of the front (round {number}).")
-        latencies = [float(latency_ms) for latency_ms in objectives.measure(batch)]
-        known.update(zip(batch, latencies, strict=True))
+        latencies = objectives.measure(batch)
+        for config, row in zip(batch, latencies, strict=True):
+            before = np.array(known.get(config, row))
+            known[config] = tuple(np.fmax(before, row).tolist())
+        confirmed.update(again)
         objectives.refit(batch, latencies)
-        missed = [config for config in picks if known[config] > target_ms]
-        if not missed:
-            break
-        progress.log(f"{len(missed)} of {len(picks)} miss the target: the predictor is corrected.")
         extra = []
-        if number < ROUNDS:
-            search_on(number)
+        missed = [config for config in picks if not _fits(config, known, objectives, limits)]
+        if missed:
+            progress.log(
+                f"{len(missed)} of {len(picks)} miss the target: the predictor is corrected."
+            )
+            if number < ROUNDS:
+                search_on(number)
     return known
 
 
-def _best_and_spread(front: Sequence[SubnetConfig]) -> list[SubnetConfig]:
+def feasible_front(
+    judged: Mapping[Deployment, float],
+    *,
+    objectives: Objectives,
+    limits: Limits,
+    measured_ms: Latencies,
+) -> list[Deployment]:
+    """Undominated deployments within the limits, the most accurate first.
+
+    A measured latency counts where there is one; else the upper bound decides whether a deployment
+    is within the limits, and the prediction where it stands on the front.
+    """
+    configs = list(judged)
+    if not configs:
+        return []
+    predicted_ms = np.array(objectives.predict(configs))
+    bounds_ms = np.array(objectives.upper(configs))
+    for place, config in enumerate(configs):
+        if config in measured_ms:
+            predicted_ms[place] = what_counts(measured_ms[config], predicted_ms[place])
+            bounds_ms[place] = what_counts(measured_ms[config], bounds_ms[place])
+    within = np.flatnonzero(limits.met(bounds_ms))
+    costs = limits.costs(predicted_ms)
+    points = [(judged[configs[place]], costs[place]) for place in within]
+    return [configs[within[place]] for place in reversed(pareto_front(points))]
+
+
+def _best_and_spread(front: Sequence[Deployment]) -> list[Deployment]:
     rest = front[BEST:]
     places = {round((number + 1) * len(rest) / (SPREAD + 1)) for number in range(SPREAD)}
     return [*front[:BEST], *(rest[place] for place in sorted(places) if place < len(rest))]
 
 
-def feasible_front(
-    judged: Mapping[SubnetConfig, float],
+def _bold(
+    found: Mapping[Deployment, float],
+    front: Sequence[Deployment],
+    known: Latencies,
     *,
     objectives: Objectives,
-    target_ms: float,
-    measured_ms: Mapping[SubnetConfig, float],
-) -> list[SubnetConfig]:
-    """Undominated subnets within the target, the most accurate first.
-
-    A measured latency counts where there is one; else the upper bound decides whether a subnet is
-    within the target, and the prediction where it stands on the front.
-    """
-    configs = list(judged)
-    if not configs:
+    limits: Limits,
+) -> list[Deployment]:
+    """Unmeasured ones that are more accurate than all of the front and fit by their prediction."""
+    least = found[front[0]] if front else -1.0
+    better = [config for config in found if config not in known and found[config] > least]
+    if not better:
         return []
-    rows = zip(configs, objectives.predict(configs), objectives.upper(configs), strict=True)
-    within = [
-        (config, measured_ms.get(config, float(predicted_ms)))
-        for config, predicted_ms, upper_ms in rows
-        if measured_ms.get(config, float(upper_ms)) <= target_ms
+    fits = limits.met(objectives.predict(better))
+    return sorted(_where(better, fits), key=lambda config: -found[config])[:BOLD]
+
+
+def _near_limit(
+    front: Sequence[Deployment], known: Latencies, confirmed: set[Deployment], limits: Limits
+) -> list[Deployment]:
+    """The most accurate of the measured front that lie closely within a limit, measured once."""
+    measured = [config for config in front if config in known][: BEST + SPREAD]
+    return [
+        config
+        for config in measured
+        if config not in confirmed and _share(known[config], limits) > NEAR
     ]
-    points = [(judged[config], latency_ms) for config, latency_ms in within]
-    return [within[place][0] for place in reversed(pareto_front(points))]
+
+
+def _leaves_room(config: Deployment, known: Latencies, limits: Limits) -> bool:
+    return config in known and _share(known[config], limits) < 1 - UNUSED
+
+
+def _share(latencies_ms: tuple[float, ...], limits: Limits) -> float:
+    """The largest share of a limit that is used, of the targets that were measured."""
+    return float(np.nanmax(np.array(latencies_ms) / np.array(limits.latencies_ms)))
+
+
+def _fits(config: Deployment, known: Latencies, objectives: Objectives, limits: Limits) -> bool:
+    latencies_ms = what_counts(known[config], objectives.upper([config])[0])
+    return bool(limits.met(latencies_ms)[0])
+
+
+def _where(configs: Iterable[Deployment], chosen: Iterable[bool]) -> list[Deployment]:
+    return [config for config, take in zip(configs, chosen, strict=True) if take]

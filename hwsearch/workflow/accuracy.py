@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hwsearch.data.dataset import split_in_half
 from hwsearch.data.open import has_split, open_dataset
 from hwsearch.evaluation import EvaluationSet, evaluate, evaluation_set
-from hwsearch.records import Framing, SubnetConfig
+from hwsearch.records import Framing, Precision, SubnetConfig
 from hwsearch.search.accuracy_cache import AccuracyContext
 from hwsearch.supernet.supernet import Supernet
 
@@ -62,8 +62,21 @@ def inherited_accuracy(
     return lambda config: evaluate(supernet.extract(config), chosen).miou
 
 
-def accuracy_context(supernet: Supernet, chosen: EvaluationSet, split: str) -> AccuracyContext:
-    """What such an accuracy depends on; it keys the cache."""
+def accuracy_context(
+    supernet: Supernet,
+    chosen: EvaluationSet,
+    split: str,
+    *,
+    runtimes: Mapping[Precision, str] | None = None,
+) -> AccuracyContext:
+    """What such an accuracy depends on; it keys the cache.
+
+    Args:
+        supernet: whose subnets are judged.
+        chosen: what they are judged on.
+        split: what that is called.
+        runtimes: what computes each precision that PyTorch does not.
+    """
     return AccuracyContext(
         supernet_id=supernet.id,
         weights_digest=supernet.weights_digest(),
@@ -71,4 +84,5 @@ def accuracy_context(supernet: Supernet, chosen: EvaluationSet, split: str) -> A
         data_fingerprint=chosen.fingerprint,
         split=split,
         framing=chosen.framing,
+        runtimes=dict(runtimes or {}),
     )

@@ -13,7 +13,6 @@ from torch import Tensor
 from hwsearch.data.dataset import Pixels
 from hwsearch.export.manifest import (
     DECODER_FILE,
-    ENCODER_FILE,
     BundleManifest,
     Preprocessing,
     check_files,
@@ -88,7 +87,7 @@ def open_segmenter(
     manifest = read_manifest(bundle)
     check_files(bundle, manifest, digests=True)
     with (
-        OnnxRuntimeRunner(bundle / ENCODER_FILE, threads=threads) as encoder,
+        OnnxRuntimeRunner(bundle / manifest.encoder_file, threads=threads) as encoder,
         OnnxRuntimeRunner(bundle / DECODER_FILE, threads=threads) as decoder,
     ):
         yield manifest, BundleSegmenter(manifest.preprocessing, encoder=encoder, decoder=decoder)

@@ -17,10 +17,12 @@ from hwsearch.supernet.store import load_supernet
 from hwsearch.workflow.accuracy import search_data
 from hwsearch.workflow.export import export_pick
 from hwsearch.workflow.fit import fit_latency_predictor
+from hwsearch.workflow.prepare import SearchRequest
 from hwsearch.workflow.profile import profile_supernet
 from hwsearch.workflow.report import write_study_report
-from hwsearch.workflow.search import SearchRequest, search_subnets
+from hwsearch.workflow.search import search_subnets
 from hwsearch.workflow.showcase import draw_showcase, draw_views
+from hwsearch.workflow.targets import single_target
 from hwsearch.workflow.workspace import Workspace
 
 DATA = "scenes"
@@ -98,8 +100,7 @@ def run_demo(
     study = f"demo-{short_digest(purpose, 6)}"
     request = SearchRequest(
         supernet_name="demo",
-        target=target,
-        target_latency_ms=target_ms,
+        targets=(single_target(target, target_ms),),
         data=DATA,
         framing="image",
         study=study,
@@ -107,7 +108,7 @@ def run_demo(
         max_views=VIEWS,
         seed=seed,
     )
-    progress.log(f"3/5  Searching: {TRIALS} trials under {request.target_latency_ms:g} ms.")
+    progress.log(f"3/5  Searching: {TRIALS} trials under {target_ms:g} ms.")
     result = search_subnets(
         supernet, request, workspace=workspace, settings=SETTINGS, progress=progress
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwsearch.errors import HwsearchError, UsageError
-from hwsearch.evaluation import EvaluationSet, evaluate
+from hwsearch.evaluation import EvaluationSet, evaluate_segmenter
 from hwsearch.export.bundle import stage_bundle, write_bundle
 from hwsearch.export.engines import EngineOptions, for_target, ready
 from hwsearch.export.gate import Probe
@@ -21,6 +21,7 @@ from hwsearch.runtime.hardware import physical_cores
 from hwsearch.runtime.model_files import reads_plain_onnx
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.accuracy import SearchData, search_data
+from hwsearch.workflow.deployed import open_judged
 from hwsearch.workflow.search import load_study
 from hwsearch.workflow.timing import Stopwatch
 from hwsearch.workflow.workspace import Workspace
@@ -78,7 +79,8 @@ def export_pick(
             "search again, or give the one that was searched with --supernet."
         )
     candidate = chosen_candidate(result, pick)
-    wanted = result.target
+    wanted = result.target_of(candidate)
+    dynamic_int8 = wanted.runtime == "onnxruntime" and wanted.precision == "int8"
     _check_files_are_timed(study, wanted, precision=precision, engines=engines)
     target = resolve_target(
         device=wanted.device,
@@ -93,9 +95,10 @@ def export_pick(
     data = search_data(
         result.data, framing=result.framing, max_views=result.max_views, seed=result.seed
     )
-    accuracy = evaluate(sam, data.final, progress=progress).model_copy(
-        update={"split": result.final_split}
-    )
+    with open_judged(supernet, candidate.subnet, target) as segmenter:
+        accuracy = evaluate_segmenter(segmenter, data.final, progress=progress).model_copy(
+            update={"split": result.final_split}
+        )
     stopwatch = Stopwatch(
         supernet,
         ProfileStore(workspace.profiles, target, allow_stale=allow_stale),
@@ -110,6 +113,7 @@ def export_pick(
         images=[probe.image for probe in _probes(data.final, PARITY_IMAGES)],
         precision=_precision(precision, data),
         engines=engines,
+        dynamic_int8=dynamic_int8,
         threads=target.threads,
         progress=progress,
     ) as staged:
@@ -212,6 +216,13 @@ def _check_files_are_timed(
             raise UsageError(
                 f"Study {study} searched for engines in {target.precision}, and ONNX in fp32 has "
                 f"another latency: export with --format tensorrt --precision {target.precision}."
+            )
+    elif target.runtime == "onnxruntime" and target.precision == "int8":
+        if engines:
+            raise UsageError(
+                f"Study {study} searched for int8 as ONNX Runtime computes it on a CPU, and no "
+                "engine can be built from such files: leave --format tensorrt out, or choose a "
+                "pick in fp32 with --pick."
             )
     elif not reads_plain_onnx(target):
         raise UsageError(

@@ -63,6 +63,8 @@ def result_summary(result: SearchResult, *, bundle: Path | None, report: Path) -
         "study": result.study,
         "trials": result.trials,
         "target_latency_ms": result.target_latency_ms,
+        "precision": result.pick.precision,
+        "further_targets": _further(result),
         "noise_floor_percent": result.noise_floor_percent,
         "predictor": {
             "model": result.predictor_model,
@@ -88,6 +90,7 @@ def candidate_summary(candidate: Candidate) -> dict[str, object]:
     return _figures(candidate) | {
         "predicted_ms": candidate.predicted_ms,
         "upper_ms": candidate.upper_ms,
+        "precision": candidate.precision,
         "subnet": candidate.subnet.model_dump(),
     }
 
@@ -109,8 +112,35 @@ def summary_lines(result: SearchResult) -> list[str]:
             if result.noise_floor_percent is None
             else f"{result.noise_floor_percent:.2f} %"
         ),
-        f"  subnet {pick.subnet.id}: {pick.subnet.depth} layers at {pick.subnet.resolution} px",
+        f"  subnet {pick.subnet.id}: {pick.subnet.depth} layers at {pick.subnet.resolution} px"
+        + (f", in {pick.precision}" if len(result.precisions) > 1 else ""),
+        *(_further_line(row) for row in _further(result)),
     ]
+
+
+def _further(result: SearchResult) -> list[dict[str, object]]:
+    """How the pick stands on each of the further targets."""
+    return [
+        {
+            "target": asked.target.name,
+            "target_latency_ms": asked.target_latency_ms,
+            "latency_ms": found.latency_ms,
+            "predicted_ms": found.predicted_ms,
+            "upper_ms": found.upper_ms,
+            "measured_here": asked.measured_here,
+        }
+        for asked, found in zip(result.further_targets, result.pick.further_targets, strict=True)
+    ]
+
+
+def _further_line(row: dict[str, object]) -> str:
+    limit = f"target {row['target_latency_ms']:.4g} ms"
+    if row["measured_here"]:
+        return f"  on {row['target']}: {row['latency_ms']:.2f} ms measured, {limit}"
+    return (
+        f"  on {row['target']}: at most {row['upper_ms']:.2f} ms by its predictor, {limit}; "
+        "not measured here"
+    )
 
 
 def _figures(candidate: Candidate) -> dict[str, object]:

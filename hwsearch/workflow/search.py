@@ -1,40 +1,36 @@
-"""The stage that chooses: from a target latency to measured subnets."""
+"""The stage that chooses: from target latencies to measured subnets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.errors import HwsearchError, PredictorError, UsageError
-from hwsearch.evaluation import EvaluationSet
+from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.files import write_text
-from hwsearch.predictor.latency_predictor import LatencyPredictor
-from hwsearch.predictor.store import load_latency_predictor, save_latency_predictor
+from hwsearch.predictor.store import save_latency_predictor
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiler.session import SessionSettings
-from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Candidate, Framing, Record, SearchResult, SubnetConfig, Target
+from hwsearch.records import Candidate, Deployment, FurtherTarget, Record, SearchResult, Target
 from hwsearch.search.objectives import Objectives
-from hwsearch.search.run import DEFAULT_TRIALS, SearchOutcome, run_search
+from hwsearch.search.run import RunTrials, SearchOutcome, run_search
+from hwsearch.search.study import SubnetStudy
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.accuracy import (
-    DEFAULT_VIEWS,
-    accuracy_context,
-    inherited_accuracy,
-    search_data,
+from hwsearch.workflow.latencies import SearchLatencies
+from hwsearch.workflow.prepare import (
+    PreparedSearch,
+    SearchRequest,
+    accuracy_as_deployed,
+    prepare_search,
 )
-from hwsearch.workflow.fit import fit_latency_predictor
-from hwsearch.workflow.profile import DEFAULT_SAMPLES, profile_supernet
-from hwsearch.workflow.timing import Stopwatch
+from hwsearch.workflow.targets import SearchTarget
 from hwsearch.workflow.workspace import Workspace
 
 RESULT_NAME = "result.json"
-COVERAGE = 0.9
 
 
 class StudyRecord(Record):
@@ -43,39 +39,6 @@ class StudyRecord(Record):
     schema_version: Literal[1] = 1
     result: SearchResult
     candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """What is asked of a search.
-
-    Attributes:
-        supernet_name: how the user named the supernet; `export` loads it again by this.
-        target: where the latency counts.
-        target_latency_ms: the latency that no pick may exceed.
-        data: a data folder, or `scenes`.
-        framing: whole images, or windows around objects.
-        study: name of the study; a study of this name and purpose is continued.
-        storage: Optuna storage URL; None for a SQLite file in the workspace.
-        trials: how many subnets are judged in all.
-        samples: how many subnets are measured first, if no predictor is there.
-        max_views: images or objects that each accuracy is found on.
-        seed: source of all draws.
-        allow_stale: accept profiles and predictors made under other versions.
-    """
-
-    supernet_name: str
-    target: Target
-    target_latency_ms: float
-    data: str
-    framing: Framing
-    study: str
-    storage: str | None = None
-    trials: int = DEFAULT_TRIALS
-    samples: int = DEFAULT_SAMPLES
-    max_views: int = DEFAULT_VIEWS
-    seed: int = 0
-    allow_stale: bool = False
 
 
 def search_subnets(
@@ -88,67 +51,36 @@ def search_subnets(
 ) -> SearchResult:
     """Search, re-measure the picks, and write the study's `result.json`.
 
-    The stages that are lacking, profile and fit, are run first.
+    The stages that are lacking, profile and fit, are run first, for each target in each precision.
 
     Raises:
-        InfeasibleError: no subnet meets the target latency.
+        InfeasibleError: no subnet meets the target latencies.
         HwsearchError: whatever the stages raise.
     """
     progress = progress or SilentProgress()
     result_file = workspace.study(request.study) / RESULT_NAME  # a bad name fails before the work
-    data = search_data(
-        request.data, framing=request.framing, max_views=request.max_views, seed=request.seed
+    prepared = prepare_search(
+        supernet, request, workspace=workspace, settings=settings, progress=progress
     )
-    predictions = Predictions(_predictor(supernet, request, workspace, settings, progress))
-    store = ProfileStore(workspace.profiles, request.target, allow_stale=request.allow_stale)
-    stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=request.seed), progress)
-
+    objectives, run_trials = _by_workers(prepared.objectives, request, workspace)
     outcome = run_search(
-        Objectives(
-            evaluate=inherited_accuracy(supernet, data.search),
-            predict=predictions.predict,
-            upper=predictions.upper,
-            measure=stopwatch.latencies_ms,
-            refit=predictions.refit,
-        ),
-        space=supernet.space,
+        objectives,
+        prepared.plan,
         geometry=supernet.geometry,
-        accuracy=accuracy_context(supernet, data.search, data.search_split),
-        target=request.target,
-        target_latency_ms=request.target_latency_ms,
-        study=request.study,
-        storage=request.storage or workspace.storage,
-        cache=workspace.accuracies,
         trials=request.trials,
-        seed=request.seed,
+        run_trials=run_trials,
         progress=progress,
     )
-    floor = noise_floor(stopwatch.profile.measurements)
-    directory = workspace.predictor(request.target, supernet.id)
-    save_latency_predictor(predictions.current, directory, noise_floor_percent=floor)
-    final = _final_accuracies(supernet, outcome, data.final, progress)
-    result = SearchResult(
-        study=request.study,
-        supernet=request.supernet_name,
-        supernet_id=supernet.id,
-        weights_digest=supernet.weights_digest(),
-        target=request.target,
-        scope="full",
-        target_latency_ms=request.target_latency_ms,
-        data=request.data,
-        framing=request.framing,
-        max_views=request.max_views,
-        seed=request.seed,
-        split=data.search_split,
-        final_split=data.final_split,
-        trials=outcome.trials,
-        noise_floor_percent=floor,
-        predictor_model=predictions.current.model_name_,
-        predictor_mape_percent=predictions.current.cv_.mape_percent,
-        largest=final[outcome.largest.subnet],
-        front=tuple(final[candidate.subnet] for candidate in outcome.front),
-        pick=final[outcome.pick.subnet],
-    )
+    latencies = prepared.latencies
+    for target, stopwatch in latencies.stopwatches.items():
+        save_latency_predictor(
+            latencies.predictors[target],
+            workspace.predictor(target, supernet.id),
+            noise_floor_percent=noise_floor(stopwatch.profile.measurements),
+        )
+    judge = accuracy_as_deployed(supernet, prepared.data.final, prepared.targets)
+    final = _final_accuracies(judge, outcome, progress)
+    result = _result(supernet, request, prepared, outcome, final)
     record = StudyRecord(result=result, candidates=outcome.candidates)
     write_text(result_file, record.model_dump_json(indent=1))
     return result
@@ -173,74 +105,82 @@ def load_study(workspace: Workspace, name: str) -> StudyRecord:
         raise HwsearchError(f"{path} is damaged: {error}") from None
 
 
-class Predictions:
-    """The predictor that a search uses, replaced by a better one as measurements come in."""
+def _by_workers(
+    objectives: Objectives, request: SearchRequest, workspace: Workspace
+) -> tuple[Objectives, RunTrials]:
+    """The objectives, whose corrections reach the workers, and who runs the trials."""
+    if request.workers == 1:
+        return objectives, SubnetStudy.run_until
+    from hwsearch.workflow.workers import Crew
 
-    def __init__(self, predictor: LatencyPredictor) -> None:
-        self.current = predictor
+    crew = Crew(request, workspace)
 
-    def predict(self, configs: Sequence[SubnetConfig]) -> NDArray[np.float64]:
-        """Latencies in milliseconds, (n,)."""
-        return self.current.predict(configs)
+    def refit(chosen: Sequence[Deployment], latencies_ms: NDArray[np.float64]) -> None:
+        crew.corrections.append((list(chosen), latencies_ms))
+        objectives.refit(chosen, latencies_ms)
 
-    def upper(self, configs: Sequence[SubnetConfig]) -> NDArray[np.float64]:
-        """Upper bounds in milliseconds, (n,), that 90 % of measurements stay below."""
-        return self.current.upper(configs, COVERAGE)
-
-    def refit(self, configs: Sequence[SubnetConfig], latencies_ms: Sequence[float]) -> None:
-        """Take further measurements into account."""
-        self.current = self.current.correct(configs, latencies_ms)
+    return replace(objectives, refit=refit), crew.run_trials
 
 
-def _predictor(
+def _result(
     supernet: Supernet,
     request: SearchRequest,
-    workspace: Workspace,
-    settings: SessionSettings | None,
-    progress: Progress,
-) -> LatencyPredictor:
-    """The predictor of the workspace, made first where it is lacking."""
-    directory = workspace.predictor(request.target, supernet.id)
-    if (directory / "predictor.json").exists():
-        predictor = load_latency_predictor(
-            directory, target=request.target, allow_stale=request.allow_stale
-        )
-        if predictor.geometry != supernet.geometry:
-            raise PredictorError(f"{directory} belongs to another geometry: fit it again.")
-        if predictor.scope != "full":
-            raise PredictorError(f"{directory} predicts the {predictor.scope} alone: fit it again.")
-        return predictor
-    progress.log(f"No latency predictor for {request.target.name} yet: profiling and fitting.")
-    profile_supernet(
-        supernet,
-        target=request.target,
-        workspace=workspace,
-        samples=request.samples,
-        settings=settings,
-        seed=request.seed,
-        allow_stale=request.allow_stale,
-        progress=progress,
+    prepared: PreparedSearch,
+    outcome: SearchOutcome,
+    final: dict[Deployment, Candidate],
+) -> SearchResult:
+    pick, data = final[outcome.pick.deployment], prepared.data
+    first, *others = (
+        _standing(wanted, wanted.in_precision(pick.precision), prepared.latencies)
+        for wanted in prepared.targets
     )
-    predictor, _ = fit_latency_predictor(
-        supernet.geometry,
-        target=request.target,
-        workspace=workspace,
+    return SearchResult(
+        study=request.study,
+        supernet=request.supernet_name,
+        supernet_id=supernet.id,
+        weights_digest=supernet.weights_digest(),
+        target=first.target,
+        scope="full",
+        target_latency_ms=first.target_latency_ms,
+        data=request.data,
+        framing=request.framing,
+        max_views=request.max_views,
         seed=request.seed,
-        allow_stale=request.allow_stale,
+        split=data.search_split,
+        final_split=data.final_split,
+        trials=outcome.trials,
+        noise_floor_percent=first.noise_floor_percent,
+        predictor_model=first.predictor_model,
+        predictor_mape_percent=first.predictor_mape_percent,
+        largest=final[outcome.largest.deployment],
+        front=tuple(final[candidate.deployment] for candidate in outcome.front),
+        pick=pick,
+        precisions=request.precisions,
+        further_targets=tuple(others),
     )
-    return predictor
+
+
+def _standing(wanted: SearchTarget, target: Target, latencies: SearchLatencies) -> FurtherTarget:
+    predictor, stopwatch = latencies.predictors[target], latencies.stopwatches.get(target)
+    return FurtherTarget(
+        target=target,
+        target_latency_ms=wanted.latency_ms,
+        measured_here=wanted.measured_here,
+        noise_floor_percent=noise_floor(stopwatch.profile.measurements) if stopwatch else None,
+        predictor_model=predictor.model_name_,
+        predictor_mape_percent=predictor.cv_.mape_percent,
+    )
 
 
 def _final_accuracies(
-    supernet: Supernet, outcome: SearchOutcome, final: EvaluationSet, progress: Progress
-) -> dict[SubnetConfig, Candidate]:
+    judge: Callable[[Deployment], float], outcome: SearchOutcome, progress: Progress
+) -> dict[Deployment, Candidate]:
     """The reported candidates with their accuracy on images that the search never saw."""
-    accuracy = inherited_accuracy(supernet, final)
-    reported = {row.subnet: row for row in (*outcome.front, outcome.largest, outcome.pick)}
+    reported = {row.deployment: row for row in (*outcome.front, outcome.largest, outcome.pick)}
     finished = {}
     with progress.task("final accuracy", len(reported)) as advance:
-        for config, row in reported.items():
-            miou = accuracy(config)
-            finished[config] = row.model_copy(update={"miou_final": miou})
-            advance(1, f"{config.id} {miou:.3f}")
+        for deployment, row in reported.items():
+            miou = judge(deployment)
+            finished[deployment] = row.model_copy(update={"miou_final": miou})
+            advance(1, f"{deployment.id} {miou:.3f}")
     return finished

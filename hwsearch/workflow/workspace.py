@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,16 @@ from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.records import Target
 
 
-def default_study_name(supernet: str, data: str, target_latency_ms: float) -> str:
-    """A name that tells what is searched, where and under which target."""
+def default_study_name(
+    supernet: str, data: str, latencies_ms: Sequence[float], precisions: Sequence[str] = ()
+) -> str:
+    """A name that tells what is searched, where, under which targets and in which precisions.
+
+    Of a single precision nothing is told, as ever.
+    """
     words = [Path(part).resolve().name for part in (supernet, data)]
-    name = "-".join([*words, f"{target_latency_ms:g}ms"])
+    choices = precisions if len(precisions) > 1 else ()
+    name = "-".join([*words, *(f"{latency_ms:g}ms" for latency_ms in latencies_ms), *choices])
     return re.sub(r"[^\w.+-]+", "_", name).lstrip(".+-")
 
 
@@ -28,9 +35,14 @@ class Workspace:
         """Latency profiles, one folder a target."""
         return self.root / "profiles"
 
+    @property
+    def predictors(self) -> Path:
+        """Latency predictors, one folder a target and in it one a supernet."""
+        return self.root / "predictors"
+
     def predictor(self, target: Target, supernet_id: str) -> Path:
         """The latency predictor of a supernet on a target."""
-        return self.root / "predictors" / target.name / supernet_id
+        return self.predictors / target.name / supernet_id
 
     def study(self, name: str) -> Path:
         """Everything that one search leaves.

@@ -153,7 +153,8 @@ def test_things_that_are_not_there(fails, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["search"], "--target-latency"),
+        (["search"], "--data"),
+        (["search", "--data", "scenes"], "--target-latency"),
         (["no-such-command"], "no-such-command"),
         (["profile", "--device", "cpu", "--samples", "many"], "--samples"),
         (["supernet", "train", "demo"], "--data"),

@@ -3,29 +3,30 @@
 from pathlib import Path
 
 import pytest
-from laboratory import GEOMETRY, Lab, Law, every_subnet, law_miou, law_ms
+from laboratory import (
+    GEOMETRY,
+    Lab,
+    Law,
+    every_deployment,
+    laboratory_identity,
+    laboratory_space,
+    law_miou,
+    law_ms,
+)
 
-from hwsearch.records import Target
 from hwsearch.search.accuracy_cache import AccuracyContext
-from hwsearch.search.run import SearchOutcome, run_search
-from hwsearch.space import SearchSpace, default_space
+from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.run import SearchOutcome, StudyPlan, TargetLimit, run_search
 
 
 @pytest.fixture
 def space():
-    return default_space(
-        GEOMETRY,
-        resolutions=(32, 48, 64),
-        width_ratios=(0.25, 0.5, 1.0),
-        head_ratios=(0.5, 1.0),
-        min_depth=2,
-        removal_order=(1, 3, 2),
-    )
+    return laboratory_space()
 
 
 @pytest.fixture
-def subnets(space: SearchSpace):
-    return list(every_subnet(space))
+def deployments(space: DeploymentSpace):
+    return every_deployment(space)
 
 
 @pytest.fixture
@@ -35,27 +36,13 @@ def lab():
 
 @pytest.fixture
 def law() -> Law:
-    """(mIoU, latency in ms) of a subnet, as the laboratory knows them."""
+    """(mIoU, latency in ms) of a deployment, as the laboratory knows them."""
     return law_miou, law_ms
 
 
 @pytest.fixture
 def context():
-    return AccuracyContext(
-        supernet_id="custom-1",
-        weights_digest="aa",
-        data="leaves",
-        data_fingerprint="bb",
-        split="val",
-        framing="object",
-    )
-
-
-@pytest.fixture
-def target():
-    return Target(
-        device="cpu", device_name="Test CPU", runtime="onnxruntime", runtime_version="1.0"
-    )
+    return laboratory_identity().accuracy
 
 
 @pytest.fixture
@@ -64,23 +51,23 @@ def storage(tmp_path: Path):
 
 
 @pytest.fixture
-def search(
-    tmp_path: Path, space: SearchSpace, context: AccuracyContext, target: Target, storage: str
-):
+def search(tmp_path: Path, space: DeploymentSpace, context: AccuracyContext, storage: str):
     """`run_search` with everything but the laboratory and the target latency filled in."""
 
-    def run(lab: Lab, target_latency_ms: float, **changes: object) -> SearchOutcome:
-        arguments = {
+    def run(lab: Lab, *limits_ms: float, **changes: object) -> SearchOutcome:
+        plan = {
             "space": space,
-            "geometry": GEOMETRY,
             "accuracy": context,
-            "target": target,
-            "target_latency_ms": target_latency_ms,
-            "study": "leaves",
+            "targets": [
+                TargetLimit(name=f"test-cpu-{number}", fingerprint=f"f{number}", latency_ms=limit)
+                for number, limit in enumerate(limits_ms)
+            ],
+            "name": "leaves",
             "storage": storage,
             "cache": tmp_path / "accuracy.jsonl",
-            "trials": 12,
         }
-        return run_search(lab.objectives, **(arguments | changes))
+        plan |= {name: changes.pop(name) for name in plan.keys() & changes.keys()}
+        arguments = {"geometry": GEOMETRY, "trials": 12} | changes
+        return run_search(lab.objectives, StudyPlan(**plan), **arguments)
 
     return run

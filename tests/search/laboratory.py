@@ -6,12 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hwsearch.records import LayerConfig, SamGeometry, SubnetConfig
+from hwsearch.records import Deployment, LayerConfig, SamGeometry, SubnetConfig
+from hwsearch.search.accuracy_cache import AccuracyContext
+from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import Objectives
 from hwsearch.search.run import SearchOutcome
-from hwsearch.space import SearchSpace
+from hwsearch.search.study import StudyIdentity, SubnetStudy
+from hwsearch.space import SearchSpace, default_space
 
-Law = tuple[Callable[[SubnetConfig], float], Callable[[SubnetConfig], float]]
+TARGET_MS = 12.0
+Law = tuple[Callable[[Deployment], float], Callable[[Deployment], float]]
 Search = Callable[..., SearchOutcome]
 
 GEOMETRY = SamGeometry(
@@ -29,9 +33,24 @@ GEOMETRY = SamGeometry(
 IMPORTANCE = (0.30, 0.04, 0.12, 0.07)
 
 
-def law_miou(config: SubnetConfig) -> float:
+def laboratory_space(*precisions: str) -> DeploymentSpace:
+    return DeploymentSpace(
+        subnets=default_space(
+            GEOMETRY,
+            resolutions=(32, 48, 64),
+            width_ratios=(0.25, 0.5, 1.0),
+            head_ratios=(0.5, 1.0),
+            min_depth=2,
+            removal_order=(1, 3, 2),
+        ),
+        precisions=precisions or ("fp32",),
+    )
+
+
+def law_miou(deployment: Deployment) -> float:
+    config = deployment.subnet
     kept = {layer.index: layer for layer in config.layers}
-    lost = 0.1 * (1 - config.resolution / 64)
+    lost = 0.1 * (1 - config.resolution / 64) + 0.01 * (deployment.precision == "int8")
     for index, importance in enumerate(IMPORTANCE):
         layer = kept.get(index)
         if layer is None:
@@ -42,37 +61,52 @@ def law_miou(config: SubnetConfig) -> float:
     return 0.8 - lost
 
 
-def law_ms(config: SubnetConfig) -> float:
+def law_ms(deployment: Deployment) -> float:
+    config = deployment.subnet
     share = (config.resolution / 64) ** 2
-    return 2 + sum(1 + share * (layer.mlp_width / 16 + 2 * layer.heads) for layer in config.layers)
+    work = sum(1 + share * (layer.mlp_width / 16 + 2 * layer.heads) for layer in config.layers)
+    return 2 + (0.5 if deployment.precision == "int8" else 1.0) * work
+
+
+def law_ms_of_wide_layers(deployment: Deployment) -> float:
+    """Another device: its latency hangs on the MLP widths alone."""
+    return 1 + sum(layer.mlp_width / 8 for layer in deployment.subnet.layers)
 
 
 @dataclass
 class Lab:
-    """A fake device and data set that count what they are asked."""
+    """Fake devices and a data set that count what they are asked."""
 
+    laws: tuple[Callable[[Deployment], float], ...] = (law_ms,)  # one a target
     bias: float = 1.0  # measured latency ÷ predicted latency
-    evaluated: list[SubnetConfig] = field(default_factory=list)
-    sessions: list[list[SubnetConfig]] = field(default_factory=list)
-    refits: list[dict[SubnetConfig, float]] = field(default_factory=list)
+    evaluated: list[Deployment] = field(default_factory=list)
+    sessions: list[list[Deployment]] = field(default_factory=list)
+    refits: list[dict[Deployment, float]] = field(default_factory=list)
     correction: float = 1.0
 
-    def evaluate(self, config: SubnetConfig) -> float:
-        self.evaluated.append(config)
-        return law_miou(config)
+    def evaluate(self, deployment: Deployment) -> float:
+        self.evaluated.append(deployment)
+        return law_miou(deployment)
 
-    def predict(self, configs: Sequence[SubnetConfig]) -> np.ndarray:
-        return self.correction * np.array([law_ms(config) for config in configs])
+    def predict(self, deployments: Sequence[Deployment]) -> np.ndarray:
+        return self.correction * self._truth(deployments)
 
-    def upper(self, configs: Sequence[SubnetConfig]) -> np.ndarray:
-        return 1.02 * self.predict(configs)
+    def upper(self, deployments: Sequence[Deployment]) -> np.ndarray:
+        return 1.02 * self.predict(deployments)
 
-    def measure(self, configs: Sequence[SubnetConfig]) -> list[float]:
-        self.sessions.append(list(configs))
-        return [self.bias * law_ms(config) for config in configs]
+    def measure(self, deployments: Sequence[Deployment]) -> np.ndarray:
+        self.sessions.append(list(deployments))
+        return self.bias * self._truth(deployments)
 
-    def refit(self, configs: Sequence[SubnetConfig], latencies_ms: Sequence[float]) -> None:
-        self.refits.append(dict(zip(configs, latencies_ms, strict=True)))
+    def refit(self, deployments: Sequence[Deployment], latencies_ms: np.ndarray) -> None:
+        assert latencies_ms.shape == (len(deployments), len(self.laws))
+        self.refits.append(dict(zip(deployments, latencies_ms[:, 0], strict=True)))
+
+    def cost(self, deployments: Sequence[Deployment]) -> np.ndarray:
+        return self.predict(deployments)[:, 0]
+
+    def upper_cost(self, deployments: Sequence[Deployment]) -> np.ndarray:
+        return self.upper(deployments)[:, 0]
 
     @property
     def objectives(self) -> Objectives:
@@ -83,6 +117,40 @@ class Lab:
             measure=self.measure,
             refit=self.refit,
         )
+
+    def _truth(self, deployments: Sequence[Deployment]) -> np.ndarray:
+        return np.array([[law(one) for law in self.laws] for one in deployments])
+
+
+def laboratory_identity(*limits_ms: float) -> StudyIdentity:
+    return StudyIdentity(
+        accuracy=AccuracyContext(
+            supernet_id="custom-1",
+            weights_digest="aa",
+            data="leaves",
+            data_fingerprint="bb",
+            split="val",
+            framing="object",
+        ),
+        space_digest="cc",
+        target_fingerprints=("dd",) * (len(limits_ms) or 1),
+        scope="full",
+        target_latencies_ms=limits_ms or (TARGET_MS,),
+    )
+
+
+def laboratory_study(storage: object, name: str = "leaves", **changes: object) -> SubnetStudy:
+    arguments = {
+        "identity": laboratory_identity(),
+        "space": laboratory_space(),
+        "objectives": Lab().objectives,
+        "seed": 0,
+    }
+    return SubnetStudy(name=name, storage=storage, **(arguments | changes))
+
+
+def every_deployment(space: DeploymentSpace) -> list[Deployment]:
+    return space.in_each_precision(every_subnet(space.subnets))
 
 
 def every_subnet(space: SearchSpace) -> Iterator[SubnetConfig]:

@@ -2,42 +2,28 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from laboratory import Lab
+from laboratory import TARGET_MS, Lab, laboratory_identity, laboratory_study
 
 from hwsearch.errors import UsageError
 from hwsearch.progress import SilentProgress
-from hwsearch.records import SubnetConfig
+from hwsearch.records import Deployment
 from hwsearch.search.accuracy_cache import AccuracyContext
+from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.study import StudyIdentity, SubnetStudy
-from hwsearch.space import SearchSpace
 
 OpenStudy = Callable[..., SubnetStudy]
 
-TARGET_MS = 12.0
+
+@pytest.fixture
+def identity():
+    return laboratory_identity()
 
 
 @pytest.fixture
-def identity(context: AccuracyContext):
-    return StudyIdentity(
-        accuracy=context,
-        space_digest="cc",
-        target_fingerprint="dd",
-        scope="full",
-        target_latency_ms=TARGET_MS,
-    )
-
-
-@pytest.fixture
-def open_study(space: SearchSpace, storage: str, identity: StudyIdentity, lab: Lab):
+def open_study(storage: str, lab: Lab):
     def open_(name: str = "leaves", **changes: object) -> SubnetStudy:
-        arguments = {
-            "storage": storage,
-            "identity": identity,
-            "space": space,
-            "objectives": lab.objectives,
-            "seed": 0,
-        }
-        return SubnetStudy(name=name, **(arguments | changes))
+        arguments = {"storage": storage, "objectives": lab.objectives} | changes
+        return laboratory_study(name=name, **arguments)
 
     return open_
 
@@ -52,15 +38,15 @@ def test_a_resumed_study_goes_on_as_an_uninterrupted_one(open_study: OpenStudy):
 
 
 def test_no_subnet_is_judged_twice_and_none_that_misses_the_target(
-    open_study: OpenStudy, lab: Lab, space: SearchSpace
+    open_study: OpenStudy, lab: Lab, space: DeploymentSpace
 ):
     study = open_study()
     study.run_until(18, progress=SilentProgress())
-    subnets = [row.subnet for row in study.judged]
+    subnets = [row.deployment for row in study.judged]
     assert len(set(subnets)) == len(subnets) == 18
     assert lab.evaluated == subnets
     extremes = {space.largest, space.smallest}
-    assert all(r.upper_ms <= TARGET_MS for r in study.judged if r.subnet not in extremes)
+    assert all(r.upper_ms <= (TARGET_MS,) for r in study.judged if r.deployment not in extremes)
     assert extremes <= set(subnets)
 
 
@@ -75,31 +61,35 @@ def test_an_exhausted_space_ends_the_study(
     open_study: OpenStudy,
     identity: StudyIdentity,
     lab: Lab,
-    subnets: list[SubnetConfig],
-    space: SearchSpace,
+    deployments: list[Deployment],
+    space: DeploymentSpace,
 ):
-    within = {config for config in subnets if lab.upper([config])[0] <= 7.2}
-    study = open_study(identity=identity.model_copy(update={"target_latency_ms": 7.2}))
+    within = {config for config in deployments if lab.upper_cost([config])[0] <= 7.2}
+    study = open_study(identity=identity.model_copy(update={"target_latencies_ms": (7.2,)}))
     study.run_until(100, progress=SilentProgress())
     assert 2 < len(within) < 10
-    assert {row.subnet for row in study.judged} == {*within, space.largest}
+    assert {row.deployment for row in study.judged} == {*within, space.largest}
 
 
 @pytest.mark.parametrize(
     ("field", "words"),
     [
         ("space_digest", "another space digest"),
-        ("target_fingerprint", "another target fingerprint"),
-        ("target_latency_ms", "another target latency ms"),
+        ("target_fingerprints", "another target fingerprint"),
+        ("target_latencies_ms", r"another target latency \(12 ms, now 13 ms\)"),
     ],
 )
 def test_a_study_for_another_purpose_is_refused(
     open_study: OpenStudy, identity: StudyIdentity, field: str, words: str
 ):
     open_study()
-    changed = {"target_latency_ms": 13.0}.get(field, "other")
+    changes = {
+        "space_digest": "other",
+        "target_fingerprints": ("other",),
+        "target_latencies_ms": (13.0,),
+    }
     with pytest.raises(UsageError, match=words):
-        open_study(identity=identity.model_copy(update={field: changed}))
+        open_study(identity=identity.model_copy(update={field: changes[field]}))
 
 
 def test_a_study_on_other_data_is_refused(
@@ -119,19 +109,30 @@ def test_a_study_of_someone_else_is_refused(open_study: OpenStudy, storage: str)
         open_study("theirs")
 
 
-@pytest.mark.parametrize("url", ["study.db", "nope://x", "sqlite:////no/such/folder/study.db", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "study.db",
+        "nope://x",
+        "sqlite:////no/such/folder/study.db",
+        "",
+        "journal:///no/such/folder/study.log",
+    ],
+)
 def test_an_unusable_storage_is_one_sentence(open_study: OpenStudy, url: str):
     with pytest.raises(UsageError, match="give an Optuna storage URL") as caught:
         open_study(storage=url)
     assert "\n" not in str(caught.value)
 
 
-def test_a_failed_evaluation_is_tried_again(open_study: OpenStudy, lab: Lab, space: SearchSpace):
+def test_a_failed_evaluation_is_tried_again(
+    open_study: OpenStudy, lab: Lab, space: DeploymentSpace
+):
     class Broken:
         def __init__(self) -> None:
             self.left = 1
 
-        def __call__(self, config: SubnetConfig) -> float:
+        def __call__(self, config: Deployment) -> float:
             if self.left:
                 self.left -= 1
                 raise RuntimeError("out of memory")
@@ -141,4 +142,4 @@ def test_a_failed_evaluation_is_tried_again(open_study: OpenStudy, lab: Lab, spa
     with pytest.raises(RuntimeError, match="out of memory"):
         open_study(objectives=objectives).run_until(4, progress=SilentProgress())
     open_study(objectives=objectives).run_until(4, progress=SilentProgress())
-    assert open_study().judged[0].subnet == space.largest
+    assert open_study().judged[0].deployment == space.largest

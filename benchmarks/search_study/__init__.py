@@ -1,0 +1,1 @@
+"""How few subnets a search has to judge: a table of ground truth, and samplers compared on it."""

@@ -1,0 +1,119 @@
+"""Where studies are kept: any of Optuna's storages, with heartbeats where it has them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, OptunaError, StorageInternalError
+from optuna.storages import (
+    BaseStorage,
+    JournalStorage,
+    RDBStorage,
+    RetryHeartbeatStaleTrialCallback,
+)
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import SQLAlchemyError
+
+from hwsearch.errors import HwsearchError, UsageError
+
+HEARTBEAT_S = 15
+GRACE_S = 60  # a worker that is silent for so long counts as gone
+MOST_RETRIES = 3  # a trial that ended so many workers is given up
+SQLITE_PATIENCE_S = 60  # workers on one file wait for each other
+JOURNAL = "journal://"
+POSTGRESQL = ("postgresql://", "postgres://")
+FAULTS = (SQLAlchemyError, OptunaError, ImportError, OSError, ValueError)
+
+
+def open_storage(
+    url: str, *, heartbeat_s: int = HEARTBEAT_S, grace_s: int = GRACE_S
+) -> BaseStorage:
+    """Open or make a storage.
+
+    Args:
+        url: `sqlite:///FILE`, `postgresql://USER@HOST/DATABASE` or any other URL of SQLAlchemy's,
+            or `journal:///FILE`: an append-only file, for folders that machines share.
+        heartbeat_s: seconds between two signs of life of a running trial; journals have none.
+        grace_s: seconds of silence after which a trial is retried.
+
+    Raises:
+        UsageError: the storage can't be used.
+    """
+    try:
+        with quiet_optuna():
+            if url.startswith(JOURNAL):
+                return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
+            return RDBStorage(
+                _with_driver(url),
+                engine_kwargs=_engine_options(url),
+                heartbeat_interval=heartbeat_s,
+                grace_period=grace_s,
+                heartbeat_stale_trial_callback=retry_callback(),
+            )
+    except FAULTS as bad:
+        raise storage_error(url, bad) from None
+
+
+def storage_error(url: str, bad: Exception) -> UsageError:
+    """The sentence for a storage that fails."""
+    return UsageError(
+        f"The study storage '{url}' can't be used ({_reason(bad)}): give an Optuna storage URL, "
+        "such as sqlite:///study.db, postgresql://user@host/database or journal:///study.log."
+    )
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Turn what a storage raises while a study runs into one sentence.
+
+    Raises:
+        HwsearchError: the storage failed.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as bad:
+        raise HwsearchError(
+            f"The study storage failed ({_reason(bad)}): once it is back, the same command goes on "
+            "where it was."
+        ) from None
+
+
+def retry_callback() -> RetryHeartbeatStaleTrialCallback:
+    """Puts a trial whose worker is gone back into the queue, with its parameters."""
+    with quiet_optuna():
+        return RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Optuna's own log lines would tear the progress bar; heartbeats count as experimental."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _reason(bad: Exception) -> str:
+    return (str(bad) or type(bad).__name__).splitlines()[0].rstrip(".")
+
+
+def _with_driver(url: str) -> str:
+    """Psycopg 3 is the driver that the extra `postgresql` installs."""
+    for scheme in POSTGRESQL:
+        if url.startswith(scheme):
+            return f"postgresql+psycopg://{url.removeprefix(scheme)}"
+    return url
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": SQLITE_PATIENCE_S}}
+    return {"pool_pre_ping": True}
