@@ -51,18 +51,31 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """Predictors of this machine and of a far board; measuring goes by the law."""
-    place = Workspace(tmp_path / "work")
+@pytest.fixture(scope="module")
+def predictors() -> dict[Target, LatencyPredictor]:
+    """Of this machine and of a far board."""
     here = resolve_target(device="cpu", threads=1)
     configs = list(SUBNETS.values())
-    for target in (in_precision(t, precision) for t in (here, FAR) for precision in PRECISIONS):
-        fitted = LatencyPredictor(GEOMETRY, target, GEOMETRY.id).fit(
+    return {
+        target: LatencyPredictor(GEOMETRY, target, GEOMETRY.id).fit(
             configs, [law_ms(target, config) for config in configs]
         )
+        for target in (in_precision(t, precision) for t in (here, FAR) for precision in PRECISIONS)
+    }
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path,
+    predictors: dict[Target, LatencyPredictor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Workspace:
+    """A workspace with these predictors; measuring goes by the law, and teaches nothing new."""
+    place = Workspace(tmp_path / "work")
+    for target, fitted in predictors.items():
         directory = place.predictor(target, GEOMETRY.id)
         save_latency_predictor(fitted, directory, noise_floor_percent=None)
+    monkeypatch.setattr(LatencyPredictor, "correct", lambda self, *measured: self)
 
     def latencies_ms(self: Stopwatch, asked: Sequence[SubnetConfig]) -> list[float]:
         assert self.store.target.device_name != FAR.device_name
@@ -147,11 +160,11 @@ def test_an_infeasible_target_ends_with_three_and_says_what_binds(
     assert run([*command, "--json"]) == 3
     printed = capsys.readouterr()
     why = json.loads(printed.out)["infeasible"]
-    smallest = tiny_supernet().space.smallest
+    nearest_ms = law_ms(FAR, SubnetConfig.model_validate(why["nearest"]["subnet"]))
+    assert nearest_ms <= law_ms(FAR, tiny_supernet().space.smallest)
     near, far = why["distances"]
-    assert why["nearest"]["subnet"] == smallest.model_dump(mode="json")
     assert why["binding_target"] == near["target"]
-    assert near["over_percent"] == pytest.approx(100 * (law_ms(FAR, smallest) / 0.9 - 1))
+    assert near["over_percent"] == pytest.approx(100 * (nearest_ms / 0.9 - 1))
     assert (near["measured"], far["measured"]) == (True, False)
     assert far["over_percent"] < 0
     assert why["binding_choice"] in ("resolution", "depth", "MLP widths", "heads")
