@@ -44,8 +44,8 @@ def main(
     groups: Annotated[int, typer.Option(help="Groups of layers that change together.")] = GROUPS,
     threads: Annotated[int, typer.Option(min=1, help="Threads that latencies are of.")] = 1,
     half_width: Annotated[
-        float, typer.Option(help="Width of a latency's interval that is narrow enough, in percent.")
-    ] = 1.5,
+        float, typer.Option(help="Half-width of a latency's interval that will do, in percent.")
+    ] = 2.0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that judge side by side.")] = 1,
     only: Annotated[
         int | None, typer.Option(min=2, help="Try with so many members; no table comes of it.")

@@ -72,7 +72,7 @@ def crossed(
 
 def _changed(
     space: SearchSpace, kept: Mapping[int, LayerConfig]
-) -> Iterator[dict[int, LayerConfig | None]]:
+) -> Iterator[Mapping[int, LayerConfig | None]]:
     """Layers by index, None where one is to go."""
     order = [*space.removal_order]
     order += [c.index for c in space.layers if not c.removable]  # the least important first
