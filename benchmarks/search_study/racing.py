@@ -4,6 +4,13 @@ Views come in one random order, in batches. A subnet drops out where some other 
 full, and is predicted to be no slower, will end up more accurate: the sum of their paired
 differences on the views so far, carried forward to all views, exceeds `confidence` standard
 errors of what is still to come (sampling without replacement from a finite set).
+
+The search does not race. On 65 subnets of one search on the demo's supernet (96 views, a target of
+60 % of the largest, an earlier proposal algorithm), looking every 16 views with 3.5 standard errors
+stopped none wrongly in three orders of the views, and saved 9 to 11 % of the views, 7 to 9 % of the
+CPU time: the good subnets that a search proposes lie too near to each other, and each that is
+stopped is lost to the accuracy surrogate. Looking every 8 views saved 12 to 16 %, and stopped up to
+4 wrongly.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import Latencies, Limits
 from hwsearch.space import SearchSpace
 
+Step = tuple[str, str, float, SubnetConfig]  # now, needed, share that is left, subnet
+Way = tuple[str, str, float, Deployment]
 Choice = Literal["resolution", "depth", "MLP widths", "heads", "precision"]
 WIDTH_STEP = 8  # widths of a space are multiples of it
 
@@ -185,9 +187,6 @@ def _what_binds(why: Infeasibility) -> str:
     )
 
 
-Way = tuple[str, str, float, Deployment]  # now, needed, share that is left, deployment
-
-
 def _relaxed(
     choice: Choice,
     nearest: Deployment,
@@ -233,8 +232,8 @@ def _ways_down(
     """For each choice, the deployments with less and less of it, all else as it is."""
     subnet, precision = nearest.subnet, nearest.precision
 
-    def with_precision(ways: Iterator[tuple[str, str, float, SubnetConfig]]) -> Iterator[Way]:
-        for now, needed, share, config in ways:
+    def with_precision(steps: Iterator[Step]) -> Iterator[Way]:
+        for now, needed, share, config in steps:
             yield now, needed, share, Deployment(subnet=config, precision=precision)
 
     return {
@@ -244,9 +243,6 @@ def _ways_down(
         "heads": with_precision(_fewer_heads(subnet)),
         "precision": _other_precisions(nearest, space),
     }
-
-
-Step = tuple[str, str, float, SubnetConfig]
 
 
 def _lower_resolutions(subnet: SubnetConfig, patch: int) -> Iterator[Step]:

@@ -137,7 +137,7 @@ def run_search(
         plan: the study.
         geometry: the full encoder's sizes, for parameters and MACs.
         trials: how many deployments the study judges in all, earlier ones included. Where a
-            measured pick misses the target, up to three tenths more are added.
+            measured pick misses the target, up to four tenths more are added.
         run_trials: brings the study to a number of trials; by default in this process, one after
             the other.
         progress: told what goes on.

@@ -90,9 +90,12 @@ def retry_callback() -> RetryHeartbeatStaleTrialCallback:
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Optuna's own log lines would tear the progress bar; heartbeats count as experimental."""
+    """Optuna's own lines would tear the progress bar; those of a failed trial hold a traceback.
+
+    What made it fail is raised all the same. Heartbeats count as experimental.
+    """
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)

@@ -25,6 +25,7 @@ from hwsearch.records import Deployment, Milliseconds, Record, Scope
 from hwsearch.search.accuracy_cache import AccuracyContext
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.encoding import decode, parameter_sizes
+from hwsearch.search.interrupts import Interrupts
 from hwsearch.search.objectives import Limits, Objectives
 from hwsearch.search.sampler import SubnetSampler
 from hwsearch.search.storage import (
@@ -109,6 +110,7 @@ class SubnetStudy:
         self.space = space
         self.objectives = objectives
         self.limits = identity.limits
+        self._interrupts = Interrupts()
         self._storage = open_storage(storage) if isinstance(storage, str) else storage
         sampler = SubnetSampler(space, upper=self._upper, limit=self.limits.cost, seed=seed)
         self._study = _open(name, self._storage, sampler, url=str(storage))
@@ -146,17 +148,23 @@ class SubnetStudy:
         done, fruitless = len(self.judged), 0
         if done >= total:
             return
-        with quiet_optuna(), progress.task("searching", total) as advance:
+        with (
+            quiet_optuna(),
+            progress.task("searching", total) as advance,
+            Interrupts() as self._interrupts,
+        ):
             advance(done, self.best_note())
             while done < total and fruitless < FRUITLESS_LIMIT:
                 if self._is_work_left(total):
                     state = self._run_one()
                     fruitless = 0 if state == TrialState.COMPLETE else fruitless + 1
                 else:
-                    time.sleep(POLL_S)
+                    with self._interrupts.opened():
+                        time.sleep(POLL_S)
                 before, done = done, len(self._trials(TrialState.COMPLETE))
                 if done > before:
                     advance(done - before, self.best_note())
+                self._interrupts.let_in()
         if fruitless:
             progress.log(f"Nothing new that fits was found: stopped at {done} trials.")
 
@@ -216,7 +224,9 @@ class SubnetStudy:
         too_slow = not self.limits.met(upper_ms)[0] and deployment not in extremes
         if too_slow or self._has_another(trial.number, deployment):
             raise optuna.TrialPruned
-        return self.objectives.evaluate(deployment), float(self.limits.costs(predicted_ms)[0])
+        with self._interrupts.opened():
+            miou = self.objectives.evaluate(deployment)
+        return miou, float(self.limits.costs(predicted_ms)[0])
 
     def _has_another(self, number: int, deployment: Deployment) -> bool:
         """Whether another trial judged a deployment, or an earlier one is about to."""

@@ -53,7 +53,9 @@ def open_deployed(supernet: Supernet, subnet: SubnetConfig, target: Target) -> I
         ExportError: a file can't be written, or no engine be built from it.
         DeviceError: the runtime or the device is not here.
     """
-    one = target.model_copy(update={"batch": 1})  # images are judged one by one
+    # Images are judged one by one, and workers of one search share its threads.
+    threads = min(target.threads, torch.get_num_threads())
+    one = target.model_copy(update={"batch": 1, "threads": threads})
     sam = supernet.extract(subnet)
     suffix = model_suffix(one)
     with scratch_folder() as folder:

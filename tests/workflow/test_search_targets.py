@@ -95,7 +95,7 @@ def test_a_table_takes_each_deployments_own_predictor(predictors):
     assert table.shape == (6, 2)
     for row, one in zip(table, chosen, strict=True):
         target = both.in_precision(one.precision)
-        assert row.tolist() == [predictors[target].predict([one.subnet])[0]] * 2
+        assert row == pytest.approx([predictors[target].predict([one.subnet])[0]] * 2)
     assert np.all(latencies.upper(chosen) >= table)
     assert np.isnan(latencies.measure(chosen)).all()
 
