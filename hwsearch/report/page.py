@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hwsearch.records import Candidate, Conditions, Framing, SamGeometry, SearchResult
+from hwsearch.records import Conditions, Framing, SamGeometry
 from hwsearch.report.chart import Guide, Point, Series, draw_chart
 from hwsearch.report.gallery import gallery
 from hwsearch.report.tables import comparison_table, front_table, layer_table
+from hwsearch.results import Candidate, SearchResult
 
 FRAMINGS: dict[Framing, str] = {
     "image": "whole images",

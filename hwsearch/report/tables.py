@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from hwsearch.records import Candidate, SamGeometry, SearchResult
+from hwsearch.records import SamGeometry
+from hwsearch.results import Candidate, SearchResult
 
 DASH = "–"
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hwsearch.costs import encoder_macs, encoder_params
-from hwsearch.records import Candidate, Deployment, SamGeometry, TargetLatency
+from hwsearch.records import Deployment, SamGeometry
+from hwsearch.results import Candidate, TargetLatency
 from hwsearch.search.objectives import Limits, Objectives
 from hwsearch.search.pareto import pareto_front
 

@@ -13,14 +13,8 @@ from pydantic import PositiveInt
 
 from hwsearch.errors import InfeasibleError, UsageError
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import (
-    Candidate,
-    Deployment,
-    Record,
-    SamGeometry,
-    Scope,
-    short_digest,
-)
+from hwsearch.records import Deployment, Record, SamGeometry, Scope, short_digest
+from hwsearch.results import Candidate
 from hwsearch.search.accuracy_cache import AccuracyCache, AccuracyContext
 from hwsearch.search.candidates import described, measured_front
 from hwsearch.search.deployments import DeploymentSpace

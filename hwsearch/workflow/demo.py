@@ -11,7 +11,8 @@ from hwsearch.export.load import load_bundle
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import SearchResult, Target, short_digest
+from hwsearch.records import Target, short_digest
+from hwsearch.results import SearchResult
 from hwsearch.runtime.tensorrt import load_tensorrt
 from hwsearch.supernet.store import load_supernet
 from hwsearch.workflow.accuracy import search_data

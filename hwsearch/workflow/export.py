@@ -14,7 +14,8 @@ from hwsearch.export.precision import PrecisionOptions
 from hwsearch.profiler.session import SessionSettings, Subject
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Candidate, Framing, SearchResult, SubnetConfig, Target
+from hwsearch.records import Framing, SubnetConfig, Target
+from hwsearch.results import Candidate, SearchResult
 from hwsearch.runtime.devices import resolve_target
 from hwsearch.runtime.gpus import is_on_gpu
 from hwsearch.runtime.hardware import physical_cores

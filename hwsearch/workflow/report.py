@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hwsearch.predictor.store import load_latency_predictor
 from hwsearch.profiles import Profile, ProfileStore
-from hwsearch.records import Candidate, Conditions, SamGeometry, SearchResult
+from hwsearch.records import Conditions, SamGeometry
 from hwsearch.report.page import ProfileRow, write_report
+from hwsearch.results import Candidate, SearchResult
 from hwsearch.workflow.search import load_study
 from hwsearch.workflow.workspace import Workspace
 

@@ -15,7 +15,8 @@ from hwsearch.predictor.store import save_latency_predictor
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Candidate, Deployment, FurtherTarget, Record, SearchResult, Target
+from hwsearch.records import Deployment, Record, Target
+from hwsearch.results import Candidate, FurtherTarget, SearchResult
 from hwsearch.search.objectives import Objectives
 from hwsearch.search.run import RunTrials, SearchOutcome, run_search
 from hwsearch.search.study import SubnetStudy

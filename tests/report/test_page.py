@@ -6,16 +6,9 @@ import pytest
 from PIL import Image
 
 from hwsearch.errors import DataError
-from hwsearch.records import (
-    Candidate,
-    Conditions,
-    LayerConfig,
-    SamGeometry,
-    SearchResult,
-    SubnetConfig,
-    Target,
-)
+from hwsearch.records import Conditions, LayerConfig, SamGeometry, SubnetConfig, Target
 from hwsearch.report.page import ProfileRow, write_report
+from hwsearch.results import Candidate, SearchResult
 
 VOID = {"meta", "img", "br", "link"}
 GEOMETRY = SamGeometry(
