@@ -70,6 +70,7 @@ def train_supernet(
         progress=progress,
     )
     entry: dict[str, float | int | str] = {
+        **(log[-1] if log else {}),  # the settings' own learning rate, not the last of its cosine
         "data": ", ".join(dataset.name for dataset in datasets),
         "random_subnets": "none" if random_subnets is None else random_subnets,
         "learning_rate": settings.learning_rate,
@@ -77,7 +78,6 @@ def train_supernet(
         "distillation": settings.distillation,
         "correction_share": settings.correction_share,
         "seed": settings.seed,
-        **(log[-1] if log else {}),
     }
     manifest = manifest.model_copy(update={"history": (*manifest.history, entry)})
     save_supernet(out, supernet, manifest, half=half)
