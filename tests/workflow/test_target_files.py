@@ -16,6 +16,7 @@ from hwsearch.export import engines
 from hwsearch.export.engines import EngineOptions
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Target
+from hwsearch.results import SearchResult
 from hwsearch.runtime.gpus import Gpu
 from hwsearch.runtime.model_files import reads_plain_onnx
 from hwsearch.runtime.onnx_export import read_metadata
@@ -35,7 +36,7 @@ def target(runtime: str, precision: str) -> Target:
 @pytest.mark.parametrize(
     ("searched", "engines_in", "sentence"),
     [
-        (target("onnxruntime", "int8"), None, "onnxruntime in int8, .*ONNX in fp32"),
+        (target("onnxruntime", "int8"), "fp32", "int8 as ONNX Runtime.*no engine"),
         (target("torch", "fp32"), None, "torch in fp32, .*ONNX in fp32"),
         (target("tensorrt", "fp16"), None, "--format tensorrt --precision fp16"),
         (target("tensorrt", "fp16"), "fp32", "engines in fp32.*--precision fp16"),
@@ -50,11 +51,12 @@ def test_a_study_of_other_files_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     supernet = tiny_supernet()
-    result = SimpleNamespace(
+    result = SearchResult.model_construct(
         supernet_id=supernet.id,
         weights_digest=supernet.weights_digest(),
         target=searched,
         pick=None,
+        precisions=(),
     )
     monkeypatch.setattr(export, "load_study", lambda *_: SimpleNamespace(result=result))
     with pytest.raises(UsageError, match=sentence):
@@ -115,11 +117,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[EngineOptions]:
     """What `export_pick` has engines built with for a study on the second GPU, in batches of 4."""
     studied = target("tensorrt-rtx", "fp32").model_copy(update={"device": "cuda:1", "batch": 4})
     supernet = tiny_supernet()
-    result = SimpleNamespace(
+    result = SearchResult.model_construct(
         supernet_id=supernet.id,
         weights_digest=supernet.weights_digest(),
         target=studied,
         pick=None,
+        precisions=(),
     )
     seen: list[EngineOptions] = []
 
