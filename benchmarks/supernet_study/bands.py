@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,11 +59,16 @@ def regular(net: Supernet, band: float) -> list[Sized]:
     return [sized(net, config) for config in found]
 
 
-def candidates(net: Supernet, *, seed: int) -> dict[float, list[Sized]]:
-    """Random subnets of each band, all at the full resolution, which parameters don't see."""
+def candidates(
+    net: Supernet, *, seed: int, bands: Sequence[float] | None = None
+) -> dict[float, list[Sized]]:
+    """Random subnets of each band, all at the full resolution, which parameters don't see.
+
+    A band's subnets are the same whichever others are asked for; by default all are.
+    """
     rng = np.random.default_rng(seed)
     resolution = net.space.largest.resolution
-    found: dict[float, dict[str, Sized]] = {band: {} for band in BANDS}
+    found: dict[float, dict[str, Sized]] = {band: {} for band in bands or BANDS}
     for _ in range(DRAWS):
         drawn = net.space.sample(rng).model_copy(update={"resolution": resolution})
         for band, members in found.items():

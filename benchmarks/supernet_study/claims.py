@@ -59,7 +59,8 @@ def chosen_in_band(study: Study, band: float) -> SubnetConfig | None:
 
     def search() -> dict[str, Any] | None:
         net = trained_supernet(study)
-        members = [*regular(net, band), *candidates(net, seed=study.settings.seed)[band]]
+        drawn = candidates(net, seed=study.settings.seed, bands=[band])
+        members = [*regular(net, band), *drawn[band]]
         if not members:
             study.progress.log(f"No subnet of this space is {100 * band:.0f} % smaller.")
             return None

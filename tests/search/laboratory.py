@@ -122,16 +122,19 @@ class Lab:
         return np.array([[law(one) for law in self.laws] for one in deployments])
 
 
+CONTEXT = AccuracyContext(
+    supernet_id="custom-1",
+    weights_digest="aa",
+    data="leaves",
+    data_fingerprint="bb",
+    split="val",
+    framing="object",
+)
+
+
 def laboratory_identity(*limits_ms: float) -> StudyIdentity:
     return StudyIdentity(
-        accuracy=AccuracyContext(
-            supernet_id="custom-1",
-            weights_digest="aa",
-            data="leaves",
-            data_fingerprint="bb",
-            split="val",
-            framing="object",
-        ),
+        accuracy=CONTEXT,
         space_digest="cc",
         target_fingerprints=("dd",) * (len(limits_ms) or 1),
         scope="full",

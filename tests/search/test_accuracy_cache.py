@@ -1,18 +1,10 @@
 from pathlib import Path
 
 import pytest
+from laboratory import CONTEXT
 
 from hwsearch.records import Deployment, LayerConfig, SubnetConfig
-from hwsearch.search.accuracy_cache import AccuracyCache, AccuracyContext
-
-CONTEXT = AccuracyContext(
-    supernet_id="custom-1",
-    weights_digest="aa",
-    data="leaves",
-    data_fingerprint="bb",
-    split="val",
-    framing="object",
-)
+from hwsearch.search.accuracy_cache import AccuracyCache
 
 
 def subnet(resolution: int, precision: str = "fp32") -> Deployment:
