@@ -38,10 +38,10 @@ from hwsearch.search.storage import (
 from hwsearch.search.trials import (
     PENDING,
     WORKER,
+    LostTrials,
     count_claimed,
     deployment_of,
     has_heartbeats,
-    retry_lost_trials,
     this_worker,
 )
 
@@ -114,6 +114,7 @@ class SubnetStudy:
         self._storage = open_storage(storage) if isinstance(storage, str) else storage
         sampler = SubnetSampler(space, upper=self._upper, limit=self.limits.cost, seed=seed)
         self._study = _open(name, self._storage, sampler, url=str(storage))
+        self._lost = LostTrials(self._study)
         self._check_identity(identity)
 
     @property
@@ -188,7 +189,7 @@ class SubnetStudy:
 
     def _is_work_left(self, total: int) -> bool:
         """Whether a trial is queued, or fewer than `total` are claimed by somebody."""
-        retry_lost_trials(self._study)
+        self._lost.retry()
         trials = self._trials()
         if any(trial.state == TrialState.WAITING for trial in trials):
             return True

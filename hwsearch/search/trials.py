@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hwsearch.records import Deployment, Record
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.encoding import decode, parameter_sizes
-from hwsearch.search.storage import MOST_RETRIES, quiet_optuna, retry_callback
+from hwsearch.search.storage import GRACE_S, MOST_RETRIES, quiet_optuna, retry_callback
 
 WORKER = "worker"
 PENDING = (TrialState.RUNNING, TrialState.WAITING)
@@ -65,24 +66,44 @@ def is_given_up(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and len(history) >= MOST_RETRIES
 
 
-def retry_lost_trials(study: optuna.Study) -> None:
-    """Queue the running trials whose worker is gone once more.
+class LostTrials:
+    """Finds the running trials of a study whose worker is gone, and queues them once more.
 
     Workers of this machine are looked for, those of others known by their heartbeats: so what was
-    killed here goes on at once, as if it had not been interrupted.
+    killed here goes on at once, as if it had not been interrupted. A trial names its worker as
+    soon as it has chosen; one that names none as long as it is watched has nothing to be queued.
+
+    Args:
+        study: the study to watch.
+        patience_s: for how long a trial may choose, in seconds.
     """
-    with quiet_optuna():
-        optuna.storages.fail_stale_trials(study)
-    retry = retry_callback()
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        worker = worker_of(trial)
-        if worker is None or not worker.is_gone:
-            continue
-        try:
-            study.tell(trial.number, state=TrialState.FAIL)
-        except (ValueError, UpdateFinishedTrialError):
-            continue  # another process was faster
-        retry(study, trial)
+
+    def __init__(self, study: optuna.Study, *, patience_s: float = GRACE_S) -> None:
+        self._study = study
+        self._patience_s = patience_s
+        self._nameless_since: dict[int, float] = {}  # trial number → when it was first seen
+
+    def retry(self) -> None:
+        """Look through the running trials."""
+        with quiet_optuna():
+            optuna.storages.fail_stale_trials(self._study)
+        retry = retry_callback()
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            worker = worker_of(trial)
+            if worker is None and self._chooses(trial):
+                continue
+            if worker is not None and not worker.is_gone:
+                continue
+            try:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+            except (ValueError, UpdateFinishedTrialError):
+                continue  # another process was faster
+            if worker is not None:
+                retry(self._study, trial)
+
+    def _chooses(self, trial: FrozenTrial) -> bool:
+        now = time.monotonic()
+        return now - self._nameless_since.setdefault(trial.number, now) < self._patience_s
 
 
 def count_claimed(trials: Iterable[FrozenTrial], *, has_heartbeats: bool) -> int:

@@ -12,10 +12,11 @@ from workers import Diary, kill_in_trial, start_worker
 
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Deployment
+from hwsearch.search import sampler as sampler_module
 from hwsearch.search.encoding import encode
 from hwsearch.search.sampler import SubnetSampler, distributions
 from hwsearch.search.storage import open_storage
-from hwsearch.search.trials import WORKER, Worker, retry_lost_trials, this_worker
+from hwsearch.search.trials import WORKER, LostTrials, Worker, this_worker
 
 TOTAL = 21
 ELSEWHERE = Worker(machine="another machine", pid=1, started=0.0).to_json()
@@ -103,6 +104,30 @@ def test_a_worker_that_nobody_can_ask_about_does_not_block_the_end(tmp_path: Pat
     assert silent.params not in [trial.params for trial in done], "it may still be at work"
 
 
+def test_a_worker_that_ended_before_it_chose_does_not_block_the_end(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sampler_module, "PATIENCE_S", 0.1)
+    laboratory_study(storage)
+    study = optuna.load_study(study_name="leaves", storage=storage)
+    study._storage.create_new_trial(study._study_id)
+    ours = laboratory_study(storage)
+    ours._lost = LostTrials(ours._study, patience_s=0.5)
+    ours.run_until(3, progress=SilentProgress())
+    ended = Counter(trial.state for trial in study.trials)
+    assert ended == {TrialState.COMPLETE: 3, TrialState.FAIL: 1}
+
+
+def test_a_trial_that_is_being_chosen_is_left_alone(storage: str):
+    laboratory_study(storage)
+    study = optuna.load_study(study_name="leaves", storage=storage)
+    study._storage.create_new_trial(study._study_id)
+    lost = LostTrials(study, patience_s=30.0)
+    lost.retry()
+    lost.retry()
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
+
+
 def test_a_trial_that_ends_every_worker_is_given_up(storage: str):
     kept = open_storage(storage)
     gone = this_worker().model_copy(update={"started": 1.0})
@@ -114,7 +139,7 @@ def test_a_trial_that_ends_every_worker_is_given_up(storage: str):
             assert retry.params == first
             again = study.ask()
             again.set_user_attr(WORKER, gone.to_json())
-        retry_lost_trials(study)
+        LostTrials(study).retry()
     laboratory_study(kept).run_until(4, progress=SilentProgress())
     ended = Counter(trial.state for trial in study.trials)
     assert ended == {TrialState.FAIL: 4, TrialState.COMPLETE: 4}
