@@ -73,8 +73,8 @@ def restricted_space(space: SearchSpace, *, groups: int = GROUPS) -> RestrictedS
     """The restriction of a supernet's space that the table is made of.
 
     Layers are grouped by importance, as the order of removal tells it. All groups have the least
-    and the greatest MLP width and number of heads that their layers share, the most important
-    group one width between them too. All resolutions stay, and all groups but the first may go.
+    and the greatest MLP width and number of heads that their layers share. All resolutions stay,
+    and all groups but the first may go.
 
     Args:
         space: the supernet's; its layers that can't be removed have to fit into the first group.
@@ -97,11 +97,10 @@ def restricted_space(space: SearchSpace, *, groups: int = GROUPS) -> RestrictedS
     for number, part in enumerate(parts):
         widths = _shared([space.layers[index].mlp_widths for index in part])
         heads = _shared([space.layers[index].heads for index in part])
-        between = widths[len(widths) // 2 : len(widths) // 2 + 1] if number == 0 else []
         layers.append(
             LayerChoices(
                 index=number,
-                mlp_widths=tuple(sorted({widths[0], *between, widths[-1]})),
+                mlp_widths=tuple(sorted({widths[0], widths[-1]})),
                 heads=tuple(sorted({heads[0], heads[-1]})),
                 removable=number > 0,
             )

@@ -7,23 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsearch.costs import encoder_macs, encoder_params
 from hwsearch.evaluation import EvaluationSet
 from hwsearch.records import Deployment, LayerConfig, SubnetConfig
 from hwsearch.search.deployments import DeploymentSpace
-from hwsearch.search.moves import mutate
+from hwsearch.search.propose import propose
+from hwsearch.search.surrogate import features, fit_surrogate
 from hwsearch.supernet.supernet import Supernet
 from supernet_study.study import Study, mean_miou
 
 BANDS = (0.30, 0.50, 0.70, 0.85)
 WIDTH = 0.04  # a band reaches so much further down than its name says
 DRAWS = 40_000
-CANDIDATES = 24
-PARENTS, CHILDREN, GENERATIONS = 6, 24, 2
-MOST_MUTATIONS = 2000
-FINALISTS = 6
-FEW_VIEWS = 2  # candidates are first compared on this fraction of the views
+CANDIDATES = 12  # random ones, beside the regular ones
+PROPOSALS = 36
+FINALISTS = 8
+FEW_VIEWS = 50  # of each set at least, or all there are, on which candidates are first compared
 
 
 @dataclass(frozen=True)
@@ -80,52 +81,50 @@ def candidates(
 
 
 def best_of_band(study: Study, net: Supernet, band: float, members: list[Sized]) -> Sized:
-    """The most accurate subnet of a band on the search views, by a small evolution.
+    """The most accurate subnet of a band on the search views, found as a search finds it.
 
-    Members are compared on a part of the views; the best have mutated children of the same band;
-    the finalists are compared on all views.
+    Members and what the search proposes after them are compared on a few views of each set; the
+    finalists, by what the surrogate makes of all of these, on all views.
     """
     rng = np.random.default_rng([study.settings.seed, round(100 * band)])
+    full_resolution = net.space.model_copy(update={"resolutions": net.space.resolutions[-1:]})
+    space = DeploymentSpace(subnets=full_resolution)
     few = [_thinned(chosen) for chosen in study.search_sets]
-    judged = {member.config: mean_miou(net, member.config, few) for member in members}
-    for _ in range(GENERATIONS):
-        parents = sorted(judged, key=judged.__getitem__, reverse=True)[:PARENTS]
-        for child in _children(net, band, parents, rng):
-            judged.setdefault(child, mean_miou(net, child, few))
-    finalists = sorted(judged, key=judged.__getitem__, reverse=True)[:FINALISTS]
+
+    def shares(deployments: Sequence[Deployment]) -> NDArray[np.float64]:
+        return np.array([_share(net, deployment.subnet) for deployment in deployments])
+
+    start = [Deployment(subnet=member.config) for member in members]
+    judged = {one: mean_miou(net, one.subnet, few) for one in start}
+    for _ in range(PROPOSALS):
+        proposed = propose(space, judged, upper=shares, limit=1 - band, rng=rng)
+        if proposed is None:
+            break
+        judged[proposed] = mean_miou(net, proposed.subnet, few)
+    inputs = features(space, list(judged), shares(list(judged)))
+    expected, _ = fit_surrogate(inputs, np.array(list(judged.values()))).predict(inputs)
+    ranked = [list(judged)[place].subnet for place in np.argsort(-expected)]
+    finalists = [config for config in ranked if _is_in(net, band, config)][:FINALISTS]
     best = max(finalists, key=lambda config: mean_miou(net, config, study.search_sets))
     return sized(net, best)
 
 
-def _children(
-    net: Supernet, band: float, parents: list[SubnetConfig], rng: np.random.Generator
-) -> list[SubnetConfig]:
-    """Mutations of parents that stay in the band and at the full resolution."""
-    space = DeploymentSpace(subnets=net.space)
-    resolution = net.space.largest.resolution
-    found: dict[SubnetConfig, None] = {}
-    for _ in range(MOST_MUTATIONS):
-        parent = parents[int(rng.integers(len(parents)))]
-        start = Deployment(subnet=parent)
-        mutant = mutate(space, start, steps=int(rng.integers(2, 6)), rng=rng)
-        child = mutant.subnet.model_copy(update={"resolution": resolution})
-        if _is_in(net, band, child):
-            found[child] = None
-        if len(found) == CHILDREN:
-            break
-    return list(found)
+def _share(net: Supernet, config: SubnetConfig) -> float:
+    """Encoder parameters, as a share of the largest subnet's."""
+    largest = encoder_params(net.geometry, net.space.largest)
+    return encoder_params(net.geometry, config) / largest
 
 
 def _is_in(net: Supernet, band: float, config: SubnetConfig) -> bool:
-    full = encoder_params(net.geometry, net.space.largest)
-    return band <= 1 - encoder_params(net.geometry, config) / full < band + WIDTH
+    return band <= 1 - _share(net, config) < band + WIDTH
 
 
 def _thinned(chosen: EvaluationSet) -> EvaluationSet:
+    step = max(1, len(chosen.views) // FEW_VIEWS)
     return replace(
         chosen,
-        views=chosen.views[::FEW_VIEWS],
-        image_of=chosen.image_of[::FEW_VIEWS],
-        categories=chosen.categories[::FEW_VIEWS],
-        fingerprint=f"{chosen.fingerprint}/{FEW_VIEWS}",
+        views=chosen.views[::step],
+        image_of=chosen.image_of[::step],
+        categories=chosen.categories[::step],
+        fingerprint=f"{chosen.fingerprint}/{step}",
     )
