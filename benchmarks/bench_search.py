@@ -38,7 +38,7 @@ from search_study.targets import search_targets, targets_summary
 STAGES = ("front", "limits", "targets")
 TABLE = Path(__file__).parent / "tables" / "demo.json.gz"
 LIMITS = (0.3, 0.5, 0.7)  # of the largest member's latency
-MOST, MOST_WITHIN_LIMIT = 800, 80
+MOST, MOST_WITHIN_LIMIT = 400, 80
 
 
 def main(
@@ -84,7 +84,9 @@ def main(
                 runs = compared(limit_ms, MOST_WITHIN_LIMIT)
                 found["limits"] += limited_summary(truth, runs, limit_ms=limit_ms)
         if "targets" in chosen:
-            rows = search_targets(truth, seeds=target_seeds, jobs=jobs, progress=progress)
+            rows = search_targets(
+                truth, seeds=target_seeds, work=work, jobs=jobs, progress=progress
+            )
             found["targets"], found["targets_summary"] = rows, targets_summary(rows)
     reference = worst(truth.points)
     found["conditions"] = {
@@ -114,9 +116,9 @@ def _print_tables(found: dict[str, Any]) -> None:
         )
     for row in found.get("speed_ups", ()):
         print(
-            f"{100 * row['hypervolume_ratio']:.0f} %: the default {row['default_needs']:.0f}, "
-            f"{row['sampler']} {_count(row['needs'])}, "
-            f"× {row['factor']:.1f}{' at least' if row['at_least'] else ''}"
+            f"{100 * row['hypervolume_ratio']:.0f} %: the default {_count(row['default_needs'])}, "
+            f"{row['sampler']} {_count(row['needs'])}"
+            + (f", × {row['factor']:.1f}{' at least' * row['at_least']}" if row["factor"] else "")
         )
     for row in found.get("limits", ()):
         print(
@@ -133,7 +135,7 @@ def _print_targets(rows: Sequence[Row]) -> None:
         print(
             f"{row['target_ms']:6.2f} ms, seed {row['seed']}: {row['latency_ms']:6.2f} ms, "
             f"{row['unused_percent']:4.1f} % unused, lacks {row['points_lacking']:.2f} points "
-            f"({row['trials']} trials, {row['measured']} measured)"
+            f"({row['judged']} judged, {row['measured']} measured)"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from hwsearch import search
 from hwsearch.errors import UsageError
 from hwsearch.files import write_text
 from hwsearch.progress import Progress
@@ -26,8 +28,8 @@ Array = NDArray[np.float64]
 Row = dict[str, Any]
 
 ENOUGH = 0.99
-CHECKPOINTS = (20, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800)
-SLOW = {DEFAULT: 160, "gp": 120, "tpe": 400}  # evaluations at most of what takes long a proposal
+CHECKPOINTS = (20, 40, 60, 75, 100, 150, 200, 300, 400)
+SLOW = {DEFAULT: 160, "gp": 75, "tpe": 200}  # evaluations at most of what takes long a proposal
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Comparison:
     Attributes:
         limit_ms: latency that is searched for, None for the whole front.
         most: evaluations of a run at most.
-        work: a folder; a run that is there, of the same table, is not made again.
+        work: a folder; a run that is there, of the same table, samplers and libraries, is not
+            made again.
     """
 
     table: SearchTable
@@ -57,7 +60,7 @@ class Comparison:
     def run(self, *, jobs: int) -> dict[str, list[list[int]]]:
         """Sampler → the rows that it judged with each seed, in order."""
         kind = "front" if self.limit_ms is None else f"{self.limit_ms:.4f}ms"
-        folder = self.work / short_digest(self.table.to_json()) / f"{kind}-{self.most}"
+        folder = self.work / digest(self.table) / f"{kind}-{self.most}"
         runs = [(name, seed) for name in self.names for seed in range(self.seeds)]
         paths = {run: folder / f"{_file_name(run[0])}-{run[1]}.json" for run in runs}
         open_ = [run for run in runs if not paths[run].exists()]
@@ -73,6 +76,16 @@ class Comparison:
                 advance(1, f"{run[0]} {run[1]}")
         kept = {run: json.loads(path.read_text()) for run, path in paths.items()}
         return {name: [kept[name, seed] for seed in range(self.seeds)] for name in self.names}
+
+
+def digest(table: SearchTable) -> str:
+    """Of all that a run on a table hangs on, the project's own samplers included."""
+    folders = (Path(search.__path__[0]), Path(__file__).parent)
+    code = [path.read_text() for folder in folders for path in sorted(folder.glob("*.py"))]
+    versions = [version(name) for name in ("optuna", "pymoo")]
+    return short_digest(
+        json.dumps([table.choices, table.mious, table.latencies_ms, versions, code])
+    )
 
 
 def _one_run(
@@ -139,14 +152,15 @@ def speed_ups(table: SearchTable, runs: dict[str, list[list[int]]]) -> list[Row]
     """How many times the default's evaluations each neighbour needs for the same hypervolume.
 
     For each share of the hypervolume both medians are given. A neighbour that never got there is
-    charged all that it was allowed, so that the true factor is larger (`at_least`).
+    charged all that it was allowed, so that the true factor is larger (`at_least`). Where the
+    default itself does not get there, both are None.
     """
+    if DEFAULT not in runs:
+        return []
     curves = {name: [shares(table, seed) for seed in seeds] for name, seeds in runs.items()}
     rows = []
     for share in (0.9, 0.95, 0.98, ENOUGH):
         ours = evaluations_to(curves[DEFAULT], share)
-        if ours is None:
-            continue
         for name, found in curves.items():
             if name == DEFAULT:
                 continue
@@ -158,7 +172,7 @@ def speed_ups(table: SearchTable, runs: dict[str, list[list[int]]]) -> list[Row]
                     "hypervolume_ratio": share,
                     "default_needs": ours,
                     "needs": theirs,
-                    "factor": (most if theirs is None else theirs) / ours,
+                    "factor": None if ours is None else (most if theirs is None else theirs) / ours,
                     "at_least": theirs is None,
                 }
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.costs import encoder_macs
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
@@ -32,10 +33,10 @@ class Predicted:
 def fitted_predictor(table: SearchTable, *, seed: int) -> LatencyPredictor:
     """A latency predictor of the restricted space, on a few of the table's latencies.
 
-    The members are spread over sizes as a profile's sample is, both ends included.
+    The members are spread over MACs, both ends included: no latency tells which to measure.
     """
     rng = np.random.default_rng([seed, MEASURED])
-    order = np.argsort(table.latencies_ms)
+    order = np.argsort([encoder_macs(table.geometry, subnet) for subnet in table.subnets])
     between = [rng.choice(part) for part in np.array_split(order[1:-1], MEASURED - 2)]
     rows = [int(order[0]), *(int(row) for row in between), int(order[-1])]
     predictor = LatencyPredictor(table.geometry, table.latency.target, table.supernet_id, seed=seed)

@@ -7,21 +7,23 @@ again costs it nothing, since any of them could be given a memory of what it tri
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.core.mutation import Mutation
 from pymoo.core.problem import Problem
 from pymoo.operators.crossover.sbx import SBX
-from pymoo.operators.mutation.pm import PM
 from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.operators.sampling.rnd import IntegerRandomSampling
 
+from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
-from hwsearch.search.encoding import decode, parameter_sizes
+from hwsearch.search.encoding import decode, encode, parameter_sizes
+from hwsearch.search.start import informed_start
 from search_study.default import default_sampler
 from search_study.table import SearchTable
 
@@ -39,8 +41,13 @@ def optuna_rows(
     table: SearchTable,
     seed: int,
     limit_ms: float | None,
+    *,
+    informed: bool = False,
 ) -> Iterator[int]:
-    """Rows of the table that a sampler of Optuna asks for, repetitions included."""
+    """Rows of the table that a sampler of Optuna asks for, repetitions included.
+
+    With `informed` it begins with the members that the project's own sampler begins with.
+    """
     space = DeploymentSpace(subnets=table.restricted.space)
     sizes = parameter_sizes(space)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -49,6 +56,14 @@ def optuna_rows(
         study = optuna.create_study(
             directions=["maximize", "minimize"], sampler=make(table, seed, limit_ms)
         )
+        if informed:
+
+            def cost(deployments: Sequence[Deployment]) -> NDArray[np.float64]:
+                rows = [table.rows[deployment.subnet] for deployment in deployments]
+                return table.points[rows, 1]
+
+            for member in informed_start(space, cost, limit_ms):
+                study.enqueue_trial(encode(space, member))
         while True:
             trial = study.ask()
             values = {name: trial.suggest_int(name, 0, size - 1) for name, size in sizes.items()}
@@ -57,6 +72,24 @@ def optuna_rows(
             if limit_ms is not None:
                 trial.set_constraint("latency_over_limit_ms", table.latencies_ms[row] - limit_ms)
             study.tell(trial, (table.mious[row], table.latencies_ms[row]))
+
+
+class DrawnAnew(Mutation):  # type: ignore[misc]  # pymoo has no types
+    """Draws each of n parameters anew with probability 1 / n.
+
+    Polynomial mutation, pymoo's own, hardly ever moves an integer with few values.
+    """
+
+    def _do(
+        self,
+        problem: Problem,
+        X: NDArray[np.int64],  # noqa: N803 - pymoo's own signature
+        *_: object,
+        random_state: np.random.Generator,
+        **__: object,
+    ) -> NDArray[np.int64]:
+        drawn = random_state.integers(problem.xl, problem.xu + 1, size=X.shape)
+        return np.where(random_state.random(X.shape) < 1 / problem.n_var, drawn, X)
 
 
 def pymoo_rows(
@@ -77,12 +110,14 @@ def pymoo_rows(
         pop_size=population,
         sampling=IntegerRandomSampling(),
         crossover=SBX(prob=0.9, eta=3.0, vtype=float, repair=RoundingRepair()),
-        mutation=PM(eta=3.0, vtype=float, repair=RoundingRepair()),
+        mutation=DrawnAnew(),
         eliminate_duplicates=True,
     )
     algorithm.setup(problem, termination=("n_gen", 10**9), seed=seed)
     while algorithm.has_next():
         asked = algorithm.ask()
+        if asked is None or not len(asked):  # nothing new came of a hundred matings
+            return
         tables: NDArray[np.int64] = np.asarray(asked.get("X"), dtype=np.int64)
         rows = [
             table.rows[decode(space, dict(zip(sizes, line.tolist(), strict=True))).subnet]
@@ -110,8 +145,11 @@ def all_samplers() -> dict[str, Propose]:
     }
     for size in NSGA_POPULATIONS:
         made[f"nsga2, population {size}"] = partial(_nsga2, size)
-        made[f"nsga3, population {size}"] = partial(_nsga3, size)
+    made["nsga3, population 20"] = partial(_nsga3, 20)
     rows: dict[str, Propose] = {name: partial(optuna_rows, make) for name, make in made.items()}
+    rows["nsga2, population 20, informed start"] = partial(
+        optuna_rows, partial(_nsga2, 20), informed=True
+    )
     for size in NSGA_POPULATIONS:
         rows[f"pymoo nsga2, population {size}"] = partial(pymoo_rows, size)
     return rows

@@ -128,7 +128,7 @@ def _row(study: Study, model: str, net: Supernet, config: SubnetConfig) -> Row:
         }
 
     name = "".join(letter if letter.isalnum() else "-" for letter in model)
-    return study.kept(f"row-{name}", judge)
+    return study.kept(f"row-{name}-{config.id}", judge)
 
 
 def _summed_up(study: Study, row: Row, baseline: Row) -> Row:

@@ -29,8 +29,8 @@ class Objectives:
         evaluate: mIoU of one deployment on the search's split, 0 to 1.
         predict: predicted latencies in milliseconds, shape (n, targets).
         upper: one-sided upper bounds of the latencies in milliseconds, shape (n, targets).
-        measure: measured latencies in milliseconds, shape (n, targets); all deployments in one
-            interleaved session. NaN where a target can't be measured, never in the first column.
+        measure: measured latencies in milliseconds, shape (n, targets), comparable with all others
+            that it gave. NaN where a target can't be measured, never in the first column.
         refit: takes new measurements, shape (n, targets), so that `predict` and `upper` answer
             better from then on.
     """

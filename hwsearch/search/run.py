@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -162,12 +162,13 @@ def run_search(
         )
         subnets.keep_measured_first(measured_ms)
     run_trials(subnets, trials, progress=progress)
+    first_trials = max(trials, len(subnets.judged))  # a study that is gone on with may have more
 
     def judged() -> dict[Deployment, float]:
         return {row.deployment: row.miou for row in subnets.judged}
 
     def search_on(number: int) -> None:
-        run_trials(subnets, trials + number * math.ceil(trials / 10), progress=progress)
+        run_trials(subnets, first_trials + number * math.ceil(trials / 10), progress=progress)
 
     def stretch(pick: Deployment, number: int) -> dict[Deployment, float]:
         """Larger ones than the pick that the prediction allows, though its upper bound doesn't."""
@@ -193,6 +194,15 @@ def run_search(
     mious = found | {c: objectives.evaluate(c) for c in measured_ms if c not in found}
     candidates = described(mious, measured_ms, objectives=objectives, geometry=geometry)
     front = measured_front(candidates, limits)
+    if not front:  # what met the limits at first did not when it was timed again
+        raise _nothing_fits(
+            measured_ms,
+            objectives=objectives,
+            space=space,
+            geometry=geometry,
+            targets=targets,
+            limits=limits,
+        )
     largest = next(row for row in candidates if row.deployment == space.largest)
     return SearchOutcome(
         trials=len(found), candidates=candidates, front=front, largest=largest, pick=front[-1]
@@ -217,19 +227,42 @@ def _measure_lowest(
     lowest = list(dict.fromkeys([space.smallest, fastest(space, cost=predicted_cost)]))
     progress.log("Measuring the smallest subnet: does anything meet the target?")
     measured_ms = objectives.measure(lowest)
-    latencies_ms = what_counts(measured_ms, objectives.upper(lowest))
-    if not limits.met(latencies_ms).any():
-        nearest = int(np.argmin(limits.costs(latencies_ms)))
-        why = explain(
-            lowest[nearest],
+    found = dict(zip(lowest, map(tuple, measured_ms.tolist()), strict=True))
+    if not limits.met(what_counts(measured_ms, objectives.upper(lowest))).any():
+        raise _nothing_fits(
+            found,
+            objectives=objectives,
             space=space,
             geometry=geometry,
-            predict=objectives.predict,
-            latencies_ms=latencies_ms[nearest].tolist(),
+            targets=targets,
             limits=limits,
-            names=[target.name for target in targets],
-            measured=np.isfinite(measured_ms[nearest]).tolist(),
         )
-        raise InfeasibleError(sentence(why), details=why.model_dump(mode="json"))
     objectives.refit(lowest, measured_ms)
-    return dict(zip(lowest, map(tuple, measured_ms.tolist()), strict=True))
+    return found
+
+
+def _nothing_fits(
+    measured_ms: Mapping[Deployment, Sequence[float]],
+    *,
+    objectives: Objectives,
+    space: DeploymentSpace,
+    geometry: SamGeometry,
+    targets: Sequence[TargetLimit],
+    limits: Limits,
+) -> InfeasibleError:
+    """The error where nothing measured is within the limits: what comes nearest, and why."""
+    deployments = list(measured_ms)
+    table = np.array(list(measured_ms.values()))
+    latencies_ms = what_counts(table, objectives.upper(deployments))
+    nearest = int(np.argmin(limits.costs(latencies_ms)))
+    why = explain(
+        deployments[nearest],
+        space=space,
+        geometry=geometry,
+        predict=objectives.predict,
+        latencies_ms=latencies_ms[nearest].tolist(),
+        limits=limits,
+        names=[target.name for target in targets],
+        measured=np.isfinite(table[nearest]).tolist(),
+    )
+    return InfeasibleError(sentence(why), details=why.model_dump(mode="json"))

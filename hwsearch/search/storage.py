@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +17,8 @@ from optuna.storages import (
     RetryHeartbeatStaleTrialCallback,
 )
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hwsearch.errors import HwsearchError, UsageError
@@ -23,6 +26,7 @@ from hwsearch.errors import HwsearchError, UsageError
 HEARTBEAT_S = 15
 GRACE_S = 60  # a worker that is silent for so long counts as gone
 MOST_RETRIES = 3  # a trial that ended so many workers is given up
+WORKER, CHOSEN = "worker", "subnet"  # attributes of a trial: whose it is, and what it is about
 SQLITE_PATIENCE_S = 60  # workers on one file wait for each other
 JOURNAL = "journal://"
 POSTGRESQL = ("postgresql://", "postgres://")
@@ -61,8 +65,8 @@ def open_storage(
 def storage_error(url: str, bad: Exception) -> UsageError:
     """The sentence for a storage that fails."""
     return UsageError(
-        f"The study storage '{url}' can't be used ({_reason(bad)}): give an Optuna storage URL, "
-        "such as sqlite:///study.db, postgresql://user@host/database or journal:///study.log."
+        f"The study storage '{_without_password(url)}' can't be used ({_reason(bad)}): give an "
+        "Optuna storage URL, such as sqlite:///study.db, postgresql://user@host/database or journal:///study.log."
     )
 
 
@@ -82,10 +86,22 @@ def told_in_a_sentence() -> Iterator[None]:
         ) from None
 
 
-def retry_callback() -> RetryHeartbeatStaleTrialCallback:
-    """Puts a trial whose worker is gone back into the queue, with its parameters."""
+def retry_callback() -> Callable[[optuna.Study, FrozenTrial], None]:
+    """Puts a trial whose worker is gone back into the queue, with its parameters.
+
+    It is queued as nobody's: who takes it would else look as gone as the one before. A trial that
+    had not chosen all of its deployment is left to be proposed anew.
+    """
     with quiet_optuna():
-        return RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)
+        queue = RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)
+
+    def retry(study: optuna.Study, trial: FrozenTrial) -> None:
+        if CHOSEN in trial.user_attrs:
+            anyones = copy.copy(trial)
+            anyones.user_attrs = {k: v for k, v in trial.user_attrs.items() if k != WORKER}
+            queue(study, anyones)
+
+    return retry
 
 
 @contextmanager
@@ -106,6 +122,13 @@ def quiet_optuna() -> Iterator[None]:
 
 def _reason(bad: Exception) -> str:
     return (str(bad) or type(bad).__name__).splitlines()[0].rstrip(".")
+
+
+def _without_password(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:  # no URL of a database
+        return url
 
 
 def _with_driver(url: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -29,7 +30,9 @@ from hwsearch.search.interrupts import Interrupts
 from hwsearch.search.objectives import Limits, Objectives
 from hwsearch.search.sampler import SubnetSampler
 from hwsearch.search.storage import (
+    CHOSEN,
     FAULTS,
+    WORKER,
     open_storage,
     quiet_optuna,
     storage_error,
@@ -37,7 +40,6 @@ from hwsearch.search.storage import (
 )
 from hwsearch.search.trials import (
     PENDING,
-    WORKER,
     LostTrials,
     count_claimed,
     deployment_of,
@@ -47,6 +49,7 @@ from hwsearch.search.trials import (
 
 FRUITLESS_LIMIT = 20  # so many pruned trials in a row mean that little is left to try
 POLL_S = 0.5
+OF_A_LOST_TRIAL = (UpdateFinishedTrialError, optuna.TrialPruned)  # no error of an evaluation
 MEASURED_FIRST = "measured_first"
 
 
@@ -118,11 +121,13 @@ class SubnetStudy:
         self._check_identity(identity)
 
     @property
+    @told_in_a_sentence()
     def judged(self) -> tuple[Judged, ...]:
         """Every deployment whose accuracy is known, in the order of the trials."""
         return tuple(self._judged(trial) for trial in self._trials(TrialState.COMPLETE))
 
     @property
+    @told_in_a_sentence()
     def measured_first(self) -> dict[Deployment, tuple[float, ...]]:
         """What was measured before the first trial: latencies in milliseconds, one a target.
 
@@ -131,6 +136,7 @@ class SubnetStudy:
         stored = self._study.user_attrs.get(MEASURED_FIRST, [])
         return {Deployment.from_json(text): tuple(latencies_ms) for text, latencies_ms in stored}
 
+    @told_in_a_sentence()
     def keep_measured_first(self, measured_ms: Mapping[Deployment, Sequence[float]]) -> None:
         """Store what was measured before the first trial."""
         rows = [[deployment.to_json(), list(row)] for deployment, row in measured_ms.items()]
@@ -197,9 +203,23 @@ class SubnetStudy:
 
     def _run_one(self) -> TrialState:
         ended: list[FrozenTrial] = []
-        self._study.optimize(
-            self.try_deployment, n_trials=1, callbacks=[lambda _, trial: ended.append(trial)]
-        )
+        errors: list[Exception] = []
+
+        def objective(trial: Trial) -> tuple[float, float]:
+            try:
+                return self.try_deployment(trial)
+            except Exception as error:
+                errors.append(error)
+                raise
+
+        try:
+            self._study.optimize(
+                objective, n_trials=1, callbacks=[lambda _, trial: ended.append(trial)]
+            )
+        except (*OF_A_LOST_TRIAL, ValueError, AssertionError):  # Optuna's for such a trial
+            if any(not isinstance(error, OF_A_LOST_TRIAL) for error in errors):
+                raise
+            return TrialState.FAIL  # others took this process for gone, and do the trial again
         return ended[0].state
 
     def try_deployment(self, trial: Trial) -> tuple[float, float]:
@@ -214,7 +234,7 @@ class SubnetStudy:
         deployment = decode(self.space, values)
         predicted_ms = self.objectives.predict([deployment])
         upper_ms = self.objectives.upper([deployment])
-        trial.set_user_attr("subnet", deployment.subnet.to_json())
+        trial.set_user_attr(CHOSEN, deployment.subnet.to_json())
         trial.set_user_attr("predicted_ms", predicted_ms[0].tolist())
         trial.set_user_attr("upper_ms", upper_ms[0].tolist())
         for number, excess_ms in enumerate(self.limits.excess_ms(upper_ms)[0].tolist(), start=1):
@@ -243,11 +263,12 @@ class SubnetStudy:
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
 
+    @told_in_a_sentence()
     def _check_identity(self, identity: StudyIdentity) -> None:
         name = self._study.study_name
         stored = self._study.user_attrs.get("identity")
-        if stored is None and not self._study.get_trials(deepcopy=False):
-            self._study.set_user_attr("identity", identity.to_json())
+        if not self._trials() and not (stored and self.measured_first):
+            self._study.set_user_attr("identity", identity.to_json())  # nothing hangs on another
             return
         if stored is None:
             raise UsageError(

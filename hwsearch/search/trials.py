@@ -16,9 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hwsearch.records import Deployment, Record
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.encoding import decode, parameter_sizes
-from hwsearch.search.storage import GRACE_S, MOST_RETRIES, quiet_optuna, retry_callback
+from hwsearch.search.storage import GRACE_S, MOST_RETRIES, WORKER, quiet_optuna, retry_callback
 
-WORKER = "worker"
 PENDING = (TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -70,8 +69,8 @@ class LostTrials:
     """Finds the running trials of a study whose worker is gone, and queues them once more.
 
     Workers of this machine are looked for, those of others known by their heartbeats: so what was
-    killed here goes on at once, as if it had not been interrupted. A trial names its worker as
-    soon as it has chosen; one that names none as long as it is watched has nothing to be queued.
+    killed here goes on at once, as if it had not been interrupted. A trial names its worker before
+    it chooses; one that neither chooses nor names a worker as long as it is watched is given up.
 
     Args:
         study: the study to watch.
@@ -90,20 +89,19 @@ class LostTrials:
         retry = retry_callback()
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = worker_of(trial)
-            if worker is None and self._chooses(trial):
-                continue
-            if worker is not None and not worker.is_gone:
+            if not self._is_silent(trial) if worker is None else not worker.is_gone:
                 continue
             try:
                 self._study.tell(trial.number, state=TrialState.FAIL)
             except (ValueError, UpdateFinishedTrialError):
                 continue  # another process was faster
-            if worker is not None:
-                retry(self._study, trial)
+            retry(self._study, trial)
 
-    def _chooses(self, trial: FrozenTrial) -> bool:
+    def _is_silent(self, trial: FrozenTrial) -> bool:
+        if trial.params:  # somebody else's objective, whose heartbeats tell whether it lives
+            return False
         now = time.monotonic()
-        return now - self._nameless_since.setdefault(trial.number, now) < self._patience_s
+        return now - self._nameless_since.setdefault(trial.number, now) >= self._patience_s
 
 
 def count_claimed(trials: Iterable[FrozenTrial], *, has_heartbeats: bool) -> int:

@@ -36,10 +36,10 @@ def verify_front(
 ) -> dict[Deployment, tuple[float, ...]]:
     """Measure, correct and search on until the best of the front is measured and stays the same.
 
-    A round measures, in one interleaved session, those of the front that were not measured yet;
-    more accurate ones that fit by their prediction, though not by their upper bound; and once more
-    what was measured closely within its limit, where the slower figure counts. Where a pick misses
-    its limit, more trials are run with the corrected predictor.
+    A round measures, side by side, those of the front that were not measured yet; more accurate
+    ones that fit by their prediction, though not by their upper bound; and once more what was
+    measured closely within its limit, where the slower figure counts. Where a pick misses its
+    limit, more trials are run with the corrected predictor.
 
     Args:
         judged: gives the mIoU of every deployment tried so far.
@@ -87,6 +87,10 @@ def verify_front(
             )
             if number < ROUNDS:
                 search_on(number)
+    else:
+        progress.log(
+            f"The front still changed after {ROUNDS} rounds: run the same search with more trials."
+        )
     return known
 
 

@@ -60,7 +60,8 @@ class SearchLatencies:
     def measure(self, chosen: Sequence[Deployment]) -> Floats:
         """Measured latencies in milliseconds, (n, targets); NaN where this machine can't measure.
 
-        On each target, all deployments of one precision are timed in one interleaved session.
+        On each target, deployments of one precision are timed in interleaved groups, all of them
+        against the same reference.
         """
 
         def timed(target: Target, subnets: list[SubnetConfig]) -> ArrayLike:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import get_args
 
 from hwsearch.errors import HwsearchError, ProfileError, UsageError
 from hwsearch.predictor.store import load_latency_predictor
 from hwsearch.profiles import StoredTarget
 from hwsearch.records import Precision, Target, short_digest
 from hwsearch.runtime.devices import resolve_target
+from hwsearch.search.deployments import EXACTNESS
 from hwsearch.workflow.workspace import Workspace
 
 
@@ -133,7 +134,8 @@ def in_order(wanted: Sequence[SearchTarget]) -> tuple[SearchTarget, ...]:
     """The targets, those that can be measured here first; the first is the one of all figures.
 
     Raises:
-        UsageError: there is none, one comes twice, or none can be measured here.
+        UsageError: there is none, one comes twice, none can be measured here, or a pick can't
+            have the same precision on all.
     """
     names = [target.name for target in wanted]
     for name in names:
@@ -145,11 +147,18 @@ def in_order(wanted: Sequence[SearchTarget]) -> tuple[SearchTarget, ...]:
             f"{', '.join(names) or 'no targets'} can be measured here: add one of this machine, "
             "such as --target cpu=40ms."
         )
+    for target in wanted[1:]:
+        if target.precisions != wanted[0].precisions:
+            raise UsageError(
+                f"Target {wanted[0].name} is in {' and '.join(wanted[0].precisions)}, target "
+                f"{target.name} in {' and '.join(target.precisions)}: a pick has one precision on "
+                "all targets, so give --precision for all of them, and none in --target."
+            )
     return tuple(sorted(wanted, key=lambda target: not target.measured_here))
 
 
 def checked_precisions(words: Sequence[str]) -> tuple[Precision, ...]:
-    """The precisions, each once.
+    """The precisions, each once, the most exact first whatever order they are given in.
 
     Raises:
         UsageError: one of them is none.
@@ -158,7 +167,7 @@ def checked_precisions(words: Sequence[str]) -> tuple[Precision, ...]:
     for word in words:
         if word not in known:
             raise UsageError(f"There is no precision {word!r}: take {', '.join(known)}.")
-    return cast("tuple[Precision, ...]", tuple(dict.fromkeys(words)))
+    return tuple(precision for precision in EXACTNESS if precision in words)
 
 
 def _stored(name: str, workspace: Workspace, supernet_id: str) -> Target:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from hwsearch.workflow.prepare import SearchRequest, prepare_search
 from hwsearch.workflow.workspace import Workspace
 
 LOOK_S = 0.5
+ENDED = 128 + signal.SIGTERM  # exit code of a worker that was asked to end
 PATIENCE_S = 20.0  # for workers to end by themselves
 WORTH_IT = 4  # trials a worker; where fewer are left, starting workers takes longer than it saves
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -145,7 +147,7 @@ def work(
         study = prepared.plan.open(prepared.objectives)
         study.run_until(total, progress=SilentProgress())
     except KeyboardInterrupt:
-        return
+        sys.exit(ENDED)
     except HwsearchError as error:
         report.send(error)
     except Exception as error:
@@ -214,4 +216,5 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 
 
 def _ending(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    number = code - 128 if code == ENDED else -code
+    return signal.Signals(number).name if number > 0 else f"exit code {code}"

@@ -148,7 +148,7 @@ def test_repetitions_are_not_counted_and_end_a_run_that_has_nothing_new():
 
 
 @pytest.mark.parametrize(
-    "name", [DEFAULT, "random", "tpe", "nsga2, population 10", "nsga3, population 10"]
+    "name", [DEFAULT, "random", "tpe", "nsga2, population 10", "nsga3, population 20"]
 )
 @pytest.mark.parametrize("limit_share", [None, 0.4])
 def test_samplers_judge_members_in_a_repeatable_order(
@@ -228,15 +228,17 @@ def test_an_unknown_sampler_is_refused(table: SearchTable, tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_pick_for_a_target_meets_it_and_is_near_the_best(
-    table: SearchTable, monkeypatch: pytest.MonkeyPatch
+    table: SearchTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("search_study.targets.SHARES", (0.5,))
-    (row,) = rows = search_targets(table, seeds=1, jobs=1, progress=SilentProgress(), trials=30)
+    (row,) = rows = search_targets(
+        table, seeds=1, work=tmp_path, jobs=1, progress=SilentProgress(), trials=30
+    )
     found = targets_summary(rows)
     assert found["searches"] == found["met"] == 1
     assert row["target_ms"] == pytest.approx(0.5 * max(table.latencies_ms), rel=0.1)
     assert row["latency_ms"] == pytest.approx((1 - row["unused_percent"] / 100) * row["target_ms"])
     assert 0 <= row["points_lacking"] <= 0.3
     assert row["best_unused_percent"] >= 0
-    assert 30 <= row["trials"] <= 39
+    assert 30 <= row["judged"] <= 60
     assert row["measured"] >= 4

@@ -15,8 +15,8 @@ from hwsearch.records import Deployment
 from hwsearch.search import sampler as sampler_module
 from hwsearch.search.encoding import encode
 from hwsearch.search.sampler import SubnetSampler, distributions
-from hwsearch.search.storage import open_storage
-from hwsearch.search.trials import WORKER, LostTrials, Worker, this_worker
+from hwsearch.search.storage import CHOSEN, WORKER, open_storage
+from hwsearch.search.trials import LostTrials, Worker, this_worker
 
 TOTAL = 21
 ELSEWHERE = Worker(machine="another machine", pid=1, started=0.0).to_json()
@@ -79,6 +79,7 @@ def leave_running(storage: object, worker: str, *, beat: bool) -> optuna.Study:
     study.enqueue_trial(encode(space, space.largest))
     trial = study.ask(distributions(space))
     trial.set_user_attr(WORKER, worker)
+    trial.set_user_attr(CHOSEN, space.largest.subnet.to_json())
     if beat:
         storage.record_heartbeat(trial._trial_id)
     return study
@@ -116,6 +117,45 @@ def test_a_worker_that_ended_before_it_chose_does_not_block_the_end(
     ours.run_until(3, progress=SilentProgress())
     ended = Counter(trial.state for trial in study.trials)
     assert ended == {TrialState.COMPLETE: 3, TrialState.FAIL: 1}
+
+
+def test_what_a_killed_worker_had_not_chosen_to_the_end_is_chosen_anew(storage: str):
+    whole = laboratory_study(storage, "whole")
+    whole.run_until(6, progress=SilentProgress())
+    laboratory_study(storage, "parts").run_until(3, progress=SilentProgress())
+    study = optuna.load_study(study_name="parts", storage=storage)
+    half_way = study.ask()
+    half_way.set_user_attr(WORKER, this_worker().model_copy(update={"started": 1.0}).to_json())
+    half_way.suggest_int(next(iter(distributions(laboratory_space()))), 0, 2)
+    parts = laboratory_study(storage, "parts")
+    parts.run_until(6, progress=SilentProgress())
+    assert parts.judged == whole.judged
+
+
+def test_a_worker_whose_trial_others_gave_up_goes_on(storage: str):
+    """A machine that slept for a while comes back: its trial was queued for somebody else."""
+    lab = Lab()
+
+    def evaluate(deployment: Deployment) -> float:
+        if len(lab.evaluated) == 1:
+            others = optuna.load_study(study_name="leaves", storage=storage)
+            (running,) = others.get_trials(states=(TrialState.RUNNING,))
+            others.tell(running.number, state=TrialState.FAIL)
+        return lab.evaluate(deployment)
+
+    ours = laboratory_study(storage, objectives=replace(lab.objectives, evaluate=evaluate))
+    ours.run_until(4, progress=SilentProgress())
+    assert len(ours.judged) == 4
+    assert states(storage, "leaves") == {TrialState.COMPLETE: 4, TrialState.FAIL: 1}
+
+
+def test_an_evaluation_that_fails_is_not_taken_for_a_trial_that_was_given_up(storage: str):
+    def evaluate(deployment: Deployment) -> float:
+        raise ValueError("no such image")
+
+    ours = laboratory_study(storage, objectives=replace(Lab().objectives, evaluate=evaluate))
+    with pytest.raises(ValueError, match="no such image"):
+        ours.run_until(4, progress=SilentProgress())
 
 
 def test_a_trial_that_is_being_chosen_is_left_alone(storage: str):

@@ -130,6 +130,24 @@ def test_a_target_below_everything_is_infeasible_before_any_trial(
     assert smallest_ms <= advised < smallest_ms * 1.01
 
 
+def test_what_fits_no_longer_when_it_is_timed_again_is_infeasible(
+    search: Search, lab: Lab, law: Law, space: DeploymentSpace
+):
+    """The smallest fits by a hair at first, and not when it is measured once more."""
+    _, latency_ms = law
+    limit_ms = 1.01 * latency_ms(space.smallest)
+
+    class Restless(Lab):
+        def measure(self, deployments: Sequence[Deployment]) -> np.ndarray:
+            self.bias = 1.0 if not self.sessions else 1.05
+            return super().measure(deployments)
+
+    with pytest.raises(InfeasibleError) as caught:
+        search(Restless(laws=lab.laws), limit_ms, trials=6)
+    assert "over" in str(caught.value)
+    assert caught.value.details["nearest_id"] == space.smallest.id
+
+
 def test_a_pick_over_the_target_gives_way_to_one_that_holds(
     search: Search, lab: Lab, law: Law, space: DeploymentSpace
 ):

@@ -82,7 +82,7 @@ def test_an_exhausted_space_ends_the_study(
 def test_a_study_for_another_purpose_is_refused(
     open_study: OpenStudy, identity: StudyIdentity, field: str, words: str
 ):
-    open_study()
+    open_study().run_until(1, progress=SilentProgress())
     changes = {
         "space_digest": "other",
         "target_fingerprints": ("other",),
@@ -95,10 +95,21 @@ def test_a_study_for_another_purpose_is_refused(
 def test_a_study_on_other_data_is_refused(
     open_study: OpenStudy, identity: StudyIdentity, context: AccuracyContext
 ):
-    open_study()
+    open_study().run_until(1, progress=SilentProgress())
     other = context.model_copy(update={"data_fingerprint": "ff"})
     with pytest.raises(UsageError, match=r"another data fingerprint \(bb, now ff\)"):
         open_study(identity=identity.model_copy(update={"accuracy": other}))
+
+
+def test_a_study_without_trials_may_still_become_another(
+    open_study: OpenStudy, identity: StudyIdentity
+):
+    """A target that nothing meets leaves an empty study; the next try has another target."""
+    open_study()
+    looser = identity.model_copy(update={"target_latencies_ms": (13.0,)})
+    open_study(identity=looser).run_until(1, progress=SilentProgress())
+    with pytest.raises(UsageError, match="another target latency"):
+        open_study()
 
 
 def test_a_study_of_someone_else_is_refused(open_study: OpenStudy, storage: str):

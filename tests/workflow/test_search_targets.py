@@ -49,6 +49,8 @@ def test_a_target_here_has_each_precision():
     found = target_here(latency_ms=5.0, device="cpu", precisions=("fp32", "int8"), threads=1)
     assert [target.precision for target in found.targets] == ["fp32", "int8"]
     assert found.in_precision("int8").threads == 1
+    turned = target_here(latency_ms=5.0, device="cpu", precisions=("int8", "fp32"), threads=1)
+    assert turned == found, "the order in which they are given makes no other study"
     assert found.measured_here
     assert "-fp32+int8-" in found.name
     alone = target_here(latency_ms=5.0, device="cpu", precisions=("fp32",), threads=1)
@@ -75,12 +77,14 @@ def test_a_target_from_elsewhere_needs_only_its_predictor(workspace: Workspace):
 
 def test_what_can_be_measured_comes_first():
     far = SearchTarget(targets=(FAR,), precisions=("fp32",), latency_ms=8.0, measured_here=False)
-    here = single_target(FAR_INT8, 5.0)
+    here = single_target(FAR.model_copy(update={"threads": 2}), 5.0)
     assert in_order([far, here]) == (here, far)
     with pytest.raises(UsageError, match="on one target at least"):
         in_order([far])
     with pytest.raises(UsageError, match="given twice"):
         in_order([here, here])
+    with pytest.raises(UsageError, match="one precision on all targets"):
+        in_order([here, single_target(FAR_INT8, 5.0)])
 
 
 def test_a_table_takes_each_deployments_own_predictor(predictors):

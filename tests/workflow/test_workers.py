@@ -112,6 +112,21 @@ def test_workers_end_with_a_search_that_is_killed(workspace: Workspace):
     until(lambda: not any(worker.is_running() for worker in workers))
 
 
+def test_workers_that_are_all_asked_to_end_do_not_pass_for_done(workspace: Workspace):
+    crew, study = open_crew(workspace, workers=2)
+
+    def end_all() -> None:
+        until(lambda: len({worker_of(t).pid for t in trials(workspace) if worker_of(t)}) == 2)
+        for worker in children(os.getpid()):
+            worker.terminate()
+
+    ender = threading.Thread(target=end_all)
+    ender.start()
+    with pytest.raises(HwsearchError, match="All 2 workers were ended"):
+        crew.run_trials(study, 100_000, progress=SilentProgress())
+    ender.join()
+
+
 def test_what_a_worker_raises_reaches_the_search(workspace: Workspace):
     crew, study = open_crew(workspace)
     (workspace.root / "tiny" / "supernet.json").write_text("{")
