@@ -22,7 +22,7 @@ from hwsearch.search.infeasible import explain, sentence
 from hwsearch.search.moves import fastest, grow_to
 from hwsearch.search.objectives import Limits, Objectives, what_counts
 from hwsearch.search.study import StudyIdentity, SubnetStudy
-from hwsearch.search.verify import verify_front
+from hwsearch.search.verify import Round, verify_front
 
 DEFAULT_TRIALS = 80
 STRETCHES = 4  # so many larger neighbours of the pick are judged where its budget is left unused
@@ -148,11 +148,11 @@ def run_search(
     space, targets, limits = plan.space, plan.targets, plan.limits
     subnets = plan.open(objectives)
     objectives = subnets.objectives
-    measured_ms = subnets.measured_first
-    if measured_ms:  # what is measured anew would make a resumed study another one
-        objectives.refit(list(measured_ms), np.array(list(measured_ms.values())))
-    else:
-        measured_ms = _measure_lowest(
+    rounds = list(subnets.rounds)
+    for measured in rounds:  # what is measured anew would make a resumed study another one
+        objectives.refit(measured.deployments, measured.table)
+    if not rounds:
+        lowest = _measure_lowest(
             objectives,
             space=space,
             geometry=geometry,
@@ -160,9 +160,11 @@ def run_search(
             limits=limits,
             progress=progress,
         )
-        subnets.keep_measured_first(measured_ms)
+        rounds = [lowest]
+        subnets.keep_rounds(rounds)
     run_trials(subnets, trials, progress=progress)
-    first_trials = max(trials, len(subnets.judged))  # a study that is gone on with may have more
+    # A study that was verified before may have more trials; those of a resumed one count anew.
+    first_trials = trials if len(rounds) > 1 else max(trials, len(subnets.judged))
 
     def judged() -> dict[Deployment, float]:
         return {row.deployment: row.miou for row in subnets.judged}
@@ -180,11 +182,16 @@ def run_search(
         ]
         return {one: objectives.evaluate(one) for one in dict.fromkeys(grown) if one != pick}
 
+    def keep(measured: Round) -> None:
+        rounds.append(measured)
+        subnets.keep_rounds(rounds)
+
     measured_ms = verify_front(
         judged,
         objectives=objectives,
         limits=limits,
-        measured_ms=measured_ms,
+        rounds=tuple(rounds),
+        keep=keep,
         companions=[space.largest],
         search_on=search_on,
         stretch=stretch,
@@ -203,6 +210,7 @@ def run_search(
             targets=targets,
             limits=limits,
         )
+    subnets.keep_rounds(rounds[:1])  # whoever runs this search again measures its picks again
     largest = next(row for row in candidates if row.deployment == space.largest)
     return SearchOutcome(
         trials=len(found), candidates=candidates, front=front, largest=largest, pick=front[-1]
@@ -217,7 +225,7 @@ def _measure_lowest(
     targets: Sequence[TargetLimit],
     limits: Limits,
     progress: Progress,
-) -> dict[Deployment, tuple[float, ...]]:
+) -> Round:
     """Latencies of the smallest deployment and of the one predicted to be fastest.
 
     Raises:
@@ -238,7 +246,7 @@ def _measure_lowest(
             limits=limits,
         )
     objectives.refit(lowest, measured_ms)
-    return found
+    return Round(latencies_ms=tuple(found.items()))
 
 
 def _nothing_fits(

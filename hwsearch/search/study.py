@@ -10,7 +10,7 @@ was interrupted; it is queued once more, or its deployment is proposed again.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,11 +46,12 @@ from hwsearch.search.trials import (
     has_heartbeats,
     this_worker,
 )
+from hwsearch.search.verify import Round
 
 FRUITLESS_LIMIT = 20  # so many pruned trials in a row mean that little is left to try
 POLL_S = 0.5
 OF_A_LOST_TRIAL = (UpdateFinishedTrialError, optuna.TrialPruned)  # no error of an evaluation
-MEASURED_FIRST = "measured_first"
+ROUNDS = "measured"
 
 
 class StudyIdentity(Record):
@@ -128,19 +129,17 @@ class SubnetStudy:
 
     @property
     @told_in_a_sentence()
-    def measured_first(self) -> dict[Deployment, tuple[float, ...]]:
-        """What was measured before the first trial: latencies in milliseconds, one a target.
+    def rounds(self) -> tuple[Round, ...]:
+        """What was measured: before the first trial, and in each round of verification so far.
 
         Kept with the study, so that a process that joins or resumes it predicts as the first did.
         """
-        stored = self._study.user_attrs.get(MEASURED_FIRST, [])
-        return {Deployment.from_json(text): tuple(latencies_ms) for text, latencies_ms in stored}
+        return tuple(map(Round.from_json, self._study.user_attrs.get(ROUNDS, [])))
 
     @told_in_a_sentence()
-    def keep_measured_first(self, measured_ms: Mapping[Deployment, Sequence[float]]) -> None:
-        """Store what was measured before the first trial."""
-        rows = [[deployment.to_json(), list(row)] for deployment, row in measured_ms.items()]
-        self._study.set_user_attr(MEASURED_FIRST, rows)
+    def keep_rounds(self, rounds: Sequence[Round]) -> None:
+        """Store what was measured, in place of what was stored."""
+        self._study.set_user_attr(ROUNDS, [measured.to_json() for measured in rounds])
 
     @told_in_a_sentence()
     def run_until(self, total: int, *, progress: Progress) -> None:
@@ -267,7 +266,7 @@ class SubnetStudy:
     def _check_identity(self, identity: StudyIdentity) -> None:
         name = self._study.study_name
         stored = self._study.user_attrs.get("identity")
-        if not self._trials() and not (stored and self.measured_first):
+        if not self._trials() and not (stored and self.rounds):
             self._study.set_user_attr("identity", identity.to_json())  # nothing hangs on another
             return
         if stored is None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator
 
 from hwsearch.progress import Progress
-from hwsearch.records import Deployment
+from hwsearch.records import Deployment, Record
 from hwsearch.search.objectives import Limits, Objectives, what_counts
 from hwsearch.search.pareto import pareto_front
 
@@ -21,6 +25,28 @@ NEAR = 0.98
 UNUSED = 0.03
 
 Latencies = Mapping[Deployment, tuple[float, ...]]
+# JSON has no NaN.
+Unknown = Annotated[float, BeforeValidator(lambda ms: math.nan if ms is None else ms)]
+
+
+class Round(Record):
+    """What was measured at one time: latencies in milliseconds, one a target, NaN where unknown.
+
+    `missed` tells whether a pick missed its limit, so that more trials followed.
+    """
+
+    latencies_ms: tuple[tuple[Deployment, tuple[Unknown, ...]], ...]
+    missed: bool = False
+
+    @property
+    def deployments(self) -> list[Deployment]:
+        """What was measured."""
+        return [deployment for deployment, _ in self.latencies_ms]
+
+    @property
+    def table(self) -> NDArray[np.float64]:
+        """Their latencies, (n, targets)."""
+        return np.array([latencies_ms for _, latencies_ms in self.latencies_ms])
 
 
 def verify_front(
@@ -28,7 +54,8 @@ def verify_front(
     *,
     objectives: Objectives,
     limits: Limits,
-    measured_ms: Latencies,
+    rounds: Sequence[Round],
+    keep: Callable[[Round], None],
     companions: Sequence[Deployment],
     search_on: Callable[[int], None],
     progress: Progress,
@@ -45,7 +72,9 @@ def verify_front(
         judged: gives the mIoU of every deployment tried so far.
         objectives: measures, predicts and corrects.
         limits: the latencies that a pick may not exceed, one a target.
-        measured_ms: deployments measured already, with their latencies.
+        rounds: what was measured already, and the predictor corrected by: first what was measured
+            before any trial, then the rounds of a verification that was interrupted.
+        keep: stores a round, so that it can be gone on with after the next interruption.
         companions: deployments to be measured in the first round besides the picks.
         search_on: runs a few more trials; called with the round's number, from 1.
         progress: told what is measured.
@@ -53,14 +82,20 @@ def verify_front(
             limit unused; called with the pick and the round's number.
 
     Returns:
-        The latencies of all that was measured, in milliseconds and one a target, those of
-        `measured_ms` included; NaN where a target can't be measured.
+        The latencies of all that was measured, in milliseconds and one a target, those of `rounds`
+        included; NaN where a target can't be measured.
     """
-    known = dict(measured_ms)
+    known: dict[Deployment, tuple[float, ...]] = {}
     confirmed: set[Deployment] = set()
-    stretched: dict[Deployment, float] = {}
+    for earlier in rounds:
+        confirmed.update(config for config in earlier.deployments if config in known)
+        _learn(known, earlier)
+    if len(rounds) > 1 and rounds[-1].missed:
+        search_on(len(rounds) - 1)
+    before = judged()
+    stretched = {c: objectives.evaluate(c) for c in known if c not in before}
     extra = [config for config in companions if config not in known]
-    for number in range(1, ROUNDS + 1):
+    for number in range(max(len(rounds), 1), ROUNDS + 1):
         found = {**judged(), **stretched}
         front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
         if stretch and front and _leaves_room(front[0], known, limits):
@@ -74,13 +109,14 @@ def verify_front(
             break
         progress.log(f"Measuring {len(batch)} subnets of the front (round {number}).")
         latencies = objectives.measure(batch)
-        for config, row in zip(batch, latencies, strict=True):
-            before = np.array(known.get(config, row))
-            known[config] = tuple(np.fmax(before, row).tolist())
+        rows = map(tuple, latencies.tolist())
+        measured = Round(latencies_ms=tuple(zip(batch, rows, strict=True)))
+        _learn(known, measured)
         confirmed.update(again)
         objectives.refit(batch, latencies)
         extra = []
         missed = [config for config in picks if not _fits(config, known, objectives, limits)]
+        keep(measured.model_copy(update={"missed": bool(missed)}))
         if missed:
             progress.log(
                 f"{len(missed)} of {len(picks)} miss the target: the predictor is corrected."
@@ -119,6 +155,12 @@ def feasible_front(
     costs = limits.costs(predicted_ms)
     points = [(judged[configs[place]], costs[place]) for place in within]
     return [configs[within[place]] for place in reversed(pareto_front(points))]
+
+
+def _learn(known: dict[Deployment, tuple[float, ...]], measured: Round) -> None:
+    """Of two measurements of a deployment the slower counts."""
+    for config, row in measured.latencies_ms:
+        known[config] = tuple(np.fmax(known.get(config, row), row).tolist())
 
 
 def _best_and_spread(front: Sequence[Deployment]) -> list[Deployment]:

@@ -1,5 +1,6 @@
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +129,33 @@ def test_a_target_below_everything_is_infeasible_before_any_trial(
     assert f"{100 * (smallest_ms / 4 - 1):.1f} % over" in message
     advised = float(re.search(r"allow at least ([\d.]+) ms", message).group(1))
     assert smallest_ms <= advised < smallest_ms * 1.01
+
+
+@pytest.mark.parametrize("round_number", [1, 2, 3])
+def test_a_search_that_is_stopped_as_it_measures_goes_on_where_it_was(
+    search: Search, tmp_path: Path, round_number: int
+):
+    """Picks are 10 % slower than predicted, so that rounds and more trials follow each other."""
+
+    class Slow(Lab):
+        def refit(self, deployments: Sequence[Deployment], latencies_ms: np.ndarray) -> None:
+            super().refit(deployments, latencies_ms)
+            self.correction = 1 + 0.04 * min(len(self.refits) - 1, 3)
+
+    class Stopped(Slow):
+        def measure(self, deployments: Sequence[Deployment]) -> np.ndarray:
+            if len(self.sessions) == round_number:
+                raise KeyboardInterrupt
+            return super().measure(deployments)
+
+    whole, first, second = Slow(bias=1.1), Stopped(bias=1.1), Slow(bias=1.1)
+    through = search(whole, TARGET_MS, trials=20, name="through")
+    with pytest.raises(KeyboardInterrupt):
+        search(first, TARGET_MS, trials=20, name="parts", cache=tmp_path / "other.jsonl")
+    parts = search(second, TARGET_MS, trials=20, name="parts", cache=tmp_path / "other.jsonl")
+    assert parts == through
+    assert len(whole.sessions) > 3
+    assert [*first.sessions, *second.sessions] == whole.sessions
 
 
 def test_what_fits_no_longer_when_it_is_timed_again_is_infeasible(

@@ -7,7 +7,16 @@ from laboratory import Lab, Law, law_ms, law_ms_of_wide_layers
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Deployment
 from hwsearch.search.objectives import Limits
-from hwsearch.search.verify import BEST, BOLD, NEAR, ROUNDS, SPREAD, feasible_front, verify_front
+from hwsearch.search.verify import (
+    BEST,
+    BOLD,
+    NEAR,
+    ROUNDS,
+    SPREAD,
+    Round,
+    feasible_front,
+    verify_front,
+)
 
 LIMITS = Limits((15.0,))
 Stretch = Callable[[Deployment, int], Mapping[Deployment, float]]
@@ -31,7 +40,8 @@ def verify_all(
         lambda: judged,
         objectives=lab.objectives,
         limits=Limits((target_ms,)),
-        measured_ms={},
+        rounds=[],
+        keep=lambda measured: None,
         companions=[],
         search_on=search_on,
         stretch=stretch,
@@ -123,12 +133,15 @@ def test_a_target_that_is_not_measured_is_judged_by_its_upper_bound(
         lambda: judged,
         objectives=lab.objectives,
         limits=limits,
-        measured_ms={},
+        rounds=[],
+        keep=lambda measured: None,
         companions=[],
         search_on=lambda number: None,
         progress=SilentProgress(),
     )
     assert all(np.isnan(row[1]) for row in known.values())
+    kept = Round(latencies_ms=tuple(known.items()))
+    assert np.array_equal(Round.from_json(kept.to_json()).table, kept.table, equal_nan=True)
     front = feasible_front(judged, objectives=lab.objectives, limits=limits, measured_ms=known)
     assert front[0] in known
     assert all(lab.upper([one])[0, 1] <= 14.0 for one in front)
