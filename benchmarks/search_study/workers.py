@@ -2,9 +2,11 @@
 
     cd benchmarks && python -m search_study.workers --json
 
-Each number of workers gets a study, a workspace and an accuracy cache of its own, the same seed,
-and therefore the same start. The rate counts from the first trial's begin to the last one's end:
-starting the workers is told apart. Nothing else may run meanwhile.
+Each number of workers gets a study, a workspace and an accuracy cache of its own, and in each
+repeat the same seed, and therefore the same start. One worker computes with all threads that
+PyTorch takes by itself, several share them. Which subnets are judged after the start depends on
+how many work side by side: their mean MACs are told. The rate counts from the first trial's begin
+to the last one's end: starting the workers is told apart. Nothing else may run meanwhile.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import optuna
+import torch
 from optuna.trial import FrozenTrial, TrialState
 
+from hwsearch.costs import encoder_macs
 from hwsearch.progress import SilentProgress
 from hwsearch.runtime.hardware import cpu_name, logical_cores, physical_cores
 from hwsearch.search.storage import open_storage
@@ -64,6 +69,10 @@ def measure(request: SearchRequest, prepared_in: Path) -> dict[str, Any]:
         )
         return {
             "workers": request.workers,
+            "seed": request.seed,
+            "mean_macs": round(
+                fmean(encoder_macs(supernet.geometry, r.deployment.subnet) for r in study.judged)
+            ),
             "evaluations": len(study.judged),
             "evaluations_a_minute": round(evaluations_a_minute(stored.trials), 2),
             "seconds_with_start": round(seconds, 1),
@@ -97,8 +106,8 @@ def main() -> None:
             progress=SilentProgress(),
         )
         rows = [
-            measure(replace(request, workers=workers), Path(folder))
-            for _ in range(options.repeats)
+            measure(replace(request, workers=workers, seed=seed), Path(folder))
+            for seed in range(options.repeats)
             for workers in options.workers
         ]
     rates = {
@@ -112,6 +121,7 @@ def main() -> None:
         "machine": cpu_name(),
         "cores": [physical_cores(), logical_cores()],
         "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
         "max_views": options.max_views,
         "rows": rows,
         "median_rates": rates,
