@@ -1,8 +1,9 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are either whole or not there."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,3 +33,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in one rename."""
     with replace_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def copy_folder(source: Path, path: Path) -> None:
+    """Copy a folder in one rename; where another process was faster, its copy stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:
+        copied = Path(shutil.copytree(source, Path(beside) / path.name))
+        try:
+            copied.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwsearch.errors import PredictorError
+from hwsearch.files import copy_folder
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.predictor.store import load_latency_predictor
 from hwsearch.profiler.session import SessionSettings
@@ -106,6 +108,7 @@ def search_latencies(
     targets: Sequence[SearchTarget],
     *,
     workspace: Workspace,
+    study: str,
     samples: int,
     settings: SessionSettings,
     seed: int,
@@ -114,10 +117,14 @@ def search_latencies(
 ) -> SearchLatencies:
     """The predictors and stopwatches of all targets; a predictor that is lacking is made first.
 
+    The study keeps the predictors that it began with until it ends, so that one that was stopped
+    goes on with them whatever other searches learned meanwhile.
+
     Args:
         supernet: whose subnets run there.
         targets: where latencies count.
         workspace: holds profiles and predictors.
+        study: the study's name.
         samples: how many subnets are measured where there is no predictor yet.
         settings: how carefully to measure.
         seed: chooses the subnets to measure.
@@ -132,7 +139,11 @@ def search_latencies(
     stopwatches: dict[Target, Stopwatch] = {}
     for wanted in targets:
         for target in wanted.targets:
-            predictor = _stored_predictor(supernet, target, workspace, allow_stale=allow_stale)
+            directory = workspace.predictor(target, supernet.id)
+            kept = workspace.study_predictors(study) / target.name
+            predictor = _stored_predictor(
+                supernet, target, kept, allow_stale=allow_stale
+            ) or _stored_predictor(supernet, target, directory, allow_stale=allow_stale)
             if predictor is None:
                 progress.log(f"No latency predictor for {target.name} yet: profiling and fitting.")
                 profile_supernet(
@@ -152,6 +163,8 @@ def search_latencies(
                     seed=seed,
                     allow_stale=allow_stale,
                 )
+            if not kept.exists():
+                copy_folder(directory, kept)
             predictors[target] = predictor
             if wanted.measured_here:
                 store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
@@ -160,9 +173,8 @@ def search_latencies(
 
 
 def _stored_predictor(
-    supernet: Supernet, target: Target, workspace: Workspace, *, allow_stale: bool
+    supernet: Supernet, target: Target, directory: Path, *, allow_stale: bool
 ) -> LatencyPredictor | None:
-    directory = workspace.predictor(target, supernet.id)
     if not (directory / "predictor.json").exists():
         return None
     predictor = load_latency_predictor(directory, target=target, allow_stale=allow_stale)

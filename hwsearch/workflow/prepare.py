@@ -101,6 +101,7 @@ def prepare_search(
         supernet,
         targets,
         workspace=workspace,
+        study=request.study,
         samples=request.samples,
         settings=settings or SessionSettings(seed=request.seed),
         seed=request.seed,

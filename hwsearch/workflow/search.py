@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.errors import HwsearchError, UsageError
+from hwsearch.errors import HwsearchError, InfeasibleError, UsageError
 from hwsearch.files import write_text
 from hwsearch.predictor.store import save_latency_predictor
 from hwsearch.profiler.noise import noise_floor
@@ -64,14 +65,19 @@ def search_subnets(
         supernet, request, workspace=workspace, settings=settings, progress=progress
     )
     objectives, run_trials = _by_workers(prepared.objectives, request, workspace)
-    outcome = run_search(
-        objectives,
-        prepared.plan,
-        geometry=supernet.geometry,
-        trials=request.trials,
-        run_trials=run_trials,
-        progress=progress,
-    )
+    begun_with = workspace.study_predictors(request.study)
+    try:
+        outcome = run_search(
+            objectives,
+            prepared.plan,
+            geometry=supernet.geometry,
+            trials=request.trials,
+            run_trials=run_trials,
+            progress=progress,
+        )
+    except (InfeasibleError, UsageError):  # this study will not go on
+        shutil.rmtree(begun_with, ignore_errors=True)
+        raise
     latencies = prepared.latencies
     for target, stopwatch in latencies.stopwatches.items():
         save_latency_predictor(
@@ -84,6 +90,7 @@ def search_subnets(
     result = _result(supernet, request, prepared, outcome, final)
     record = StudyRecord(result=result, candidates=outcome.candidates)
     write_text(result_file, record.model_dump_json(indent=1))
+    shutil.rmtree(begun_with, ignore_errors=True)
     return result
 
 

@@ -56,6 +56,10 @@ class Workspace:
             )
         return self.root / "studies" / name
 
+    def study_predictors(self, name: str) -> Path:
+        """The latency predictors that a search began with; gone once it has ended."""
+        return self.study(name) / "predictors"
+
     @property
     def storage(self) -> str:
         """URL of the Optuna storage that studies use unless another is given."""

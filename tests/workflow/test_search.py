@@ -132,6 +132,34 @@ def test_a_search_over_precisions_and_two_targets(workspace: Workspace, data: Pa
     assert {row.precision for row in judged} == set(PRECISIONS)
 
 
+def test_a_search_that_was_stopped_goes_on_with_the_predictor_it_began_with(
+    workspace: Workspace, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = target_here(latency_ms=middle_ms(FAR), device="cpu", threads=1)
+    (target,) = here.targets
+    measure, calls = Stopwatch.latencies_ms, []
+
+    def stopped(self: Stopwatch, asked: Sequence[SubnetConfig]) -> list[float]:
+        calls.append(len(asked))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure(self, asked)
+
+    monkeypatch.setattr(Stopwatch, "latencies_ms", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        search_subnets(tiny_supernet(), request([here], data), workspace=workspace)
+    configs = list(SUBNETS.values())
+    other = LatencyPredictor(GEOMETRY, target, GEOMETRY.id).fit(
+        configs, [3 * law_ms(target, config) for config in configs]
+    )
+    directory = workspace.predictor(target, GEOMETRY.id)
+    save_latency_predictor(other, directory, noise_floor_percent=None)
+    search_subnets(tiny_supernet(), request([here], data), workspace=workspace)
+    for row in load_study(workspace, "both").candidates:
+        assert row.predicted_ms == pytest.approx(law_ms(target, row.subnet), rel=0.5)
+    assert not workspace.study_predictors("both").exists()
+
+
 def test_precisions_of_one_study_can_not_be_changed(workspace: Workspace, data: Path):
     limit_ms = middle_ms(FAR)
     alone = target_here(latency_ms=limit_ms, device="cpu", threads=1)
