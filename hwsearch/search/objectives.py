@@ -90,6 +90,28 @@ class Limits:
         return np.asarray(latencies_ms, dtype=np.float64).reshape(-1, len(self.latencies_ms))
 
 
+def at_best(
+    objectives: Objectives, deployments: Sequence[Deployment], measured_ms: ArrayLike
+) -> NDArray[np.float64]:
+    """What deployments may turn out to take: the prediction, or the bound where only that counts.
+
+    Args:
+        objectives: predicts both.
+        deployments: n deployments.
+        measured_ms: earlier measurements, (m, targets): where all are NaN, nothing is measurable.
+
+    Returns:
+        Milliseconds, (n, targets).
+    """
+    predicted_ms = objectives.predict(deployments)
+    measured = np.asarray(measured_ms, dtype=np.float64).reshape(-1, predicted_ms.shape[1])
+    only_bounds = np.isnan(measured).all(axis=0) & (len(measured) > 0)
+    expected: NDArray[np.float64] = np.where(
+        only_bounds, objectives.upper(deployments), predicted_ms
+    )
+    return expected
+
+
 def what_counts(measured_ms: ArrayLike, upper_ms: ArrayLike) -> NDArray[np.float64]:
     """The measured latencies, and the upper bounds where nothing was measured (NaN)."""
     measured = np.asarray(measured_ms, dtype=np.float64)

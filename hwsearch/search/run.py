@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from hwsearch.errors import InfeasibleError, UsageError
@@ -20,7 +21,7 @@ from hwsearch.search.candidates import described, measured_front
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.infeasible import explain, sentence
 from hwsearch.search.moves import fastest, grow_to
-from hwsearch.search.objectives import Limits, Objectives, what_counts
+from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import Round, verify_front
 
@@ -175,10 +176,12 @@ def run_search(
     def stretch(pick: Deployment, number: int) -> dict[Deployment, float]:
         """Larger ones than the pick that the prediction allows, though its upper bound doesn't."""
         rng = np.random.default_rng([plan.seed, number])
-        predicted_cost = limits.cost_of(objectives.predict)
+
+        def cost(chosen: Sequence[Deployment]) -> NDArray[np.float64]:
+            return limits.costs(at_best(objectives, chosen, rounds[0].table))
+
         grown = [
-            grow_to(space, pick, cost=predicted_cost, limit=limits.cost, rng=rng)
-            for _ in range(STRETCHES)
+            grow_to(space, pick, cost=cost, limit=limits.cost, rng=rng) for _ in range(STRETCHES)
         ]
         return {one: objectives.evaluate(one) for one in dict.fromkeys(grown) if one != pick}
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BeforeValidator
 
 from hwsearch.progress import Progress
 from hwsearch.records import Deployment, Record
-from hwsearch.search.objectives import Limits, Objectives, what_counts
+from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
 from hwsearch.search.pareto import pareto_front
 
 BEST = 4  # this many of the most accurate subnets are measured in a round,
@@ -98,7 +98,7 @@ def verify_front(
     for number in range(max(len(rounds), 1), ROUNDS + 1):
         found = {**judged(), **stretched}
         front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
-        if stretch and front and _leaves_room(front[0], known, limits):
+        if stretch and front and _leaves_room(front[0], known, objectives, limits):
             stretched |= {c: m for c, m in stretch(front[0], number).items() if c not in found}
             found |= stretched
         picks = [config for config in _best_and_spread(front) if config not in known]
@@ -182,7 +182,7 @@ def _bold(
     better = [config for config in found if config not in known and found[config] > least]
     if not better:
         return []
-    fits = limits.met(objectives.predict(better))
+    fits = limits.met(at_best(objectives, better, list(known.values())))
     return sorted(_where(better, fits), key=lambda config: -found[config])[:BOLD]
 
 
@@ -198,11 +198,16 @@ def _near_limit(
     ]
 
 
-def _leaves_room(config: Deployment, known: Latencies, limits: Limits) -> bool:
-    return config in known and _share(known[config], limits) < 1 - UNUSED
+def _leaves_room(
+    config: Deployment, known: Latencies, objectives: Objectives, limits: Limits
+) -> bool:
+    if config not in known:
+        return False
+    latencies_ms = what_counts(known[config], objectives.upper([config])[0])
+    return _share(latencies_ms, limits) < 1 - UNUSED
 
 
-def _share(latencies_ms: tuple[float, ...], limits: Limits) -> float:
+def _share(latencies_ms: ArrayLike, limits: Limits) -> float:
     """The largest share of a limit that is used, of the targets that were measured."""
     return float(np.nanmax(np.array(latencies_ms) / np.array(limits.latencies_ms)))
 

@@ -145,6 +145,8 @@ def test_a_target_that_is_not_measured_is_judged_by_its_upper_bound(
     front = feasible_front(judged, objectives=lab.objectives, limits=limits, measured_ms=known)
     assert front[0] in known
     assert all(lab.upper([one])[0, 1] <= 14.0 for one in front)
+    timed = {one for session in lab.sessions for one in session}
+    assert all(lab.upper([one])[0, 1] <= 14.0 for one in timed), "its bound is the last word there"
 
 
 def test_rounds_are_bounded_where_every_pick_misses(
