@@ -1,6 +1,6 @@
 """Would racing pay: how many image evaluations it saves in a search, and whether it errs.
 
-    python benchmarks/bench_racing.py --work DIR [--predictor FOLDER] [--json]
+    python benchmarks/bench_racing.py --work DIR --predictor FOLDER [--json]
 
 Runs the search's trials on a supernet for real, with every subnet judged on all views, keeps each
 view's result under --work, and then races the same subnets in the same order by several rules.
@@ -26,6 +26,7 @@ from hwsearch.cli.progress import RichProgress
 from hwsearch.errors import HwsearchError
 from hwsearch.evaluation import EvaluationSet, SamSegmenter
 from hwsearch.evaluation.answers import ask
+from hwsearch.files import write_text
 from hwsearch.predictor.store import load_latency_predictor
 from hwsearch.profiler.conditions import capture_conditions
 from hwsearch.records import Deployment, Record, SubnetConfig
@@ -156,7 +157,10 @@ def _sums(
 def _known(lines: Path) -> dict[SubnetConfig, JudgedViews]:
     if not lines.exists():
         return {}
-    rows = [JudgedViews.from_json(line) for line in lines.read_text().splitlines()]
+    whole, _, torn = lines.read_text().rpartition("\n")
+    if torn:  # the line that a stop left
+        write_text(lines, f"{whole}\n" if whole else "")
+    rows = [JudgedViews.from_json(line) for line in whole.splitlines()]
     return {row.subnet: row for row in rows}
 
 
