@@ -107,5 +107,11 @@ def deployed_accuracy(
 
 
 def runtime_of(target: Target) -> str:
-    """What has computed an accuracy, such as `onnxruntime-int8`; `torch-fp32` for any fp32."""
-    return EXACT_RUNTIME if target.precision == "fp32" else f"{target.runtime}-{target.precision}"
+    """What has computed an accuracy, such as `onnxruntime-1.32.0-int8`; `torch-fp32` for any fp32.
+
+    On a GPU its name belongs to it.
+    """
+    if target.precision == "fp32":
+        return EXACT_RUNTIME
+    device = [target.device_name] if is_on_gpu(target) else []
+    return "-".join([target.runtime, target.runtime_version, *device, target.precision])

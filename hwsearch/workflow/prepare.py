@@ -17,7 +17,7 @@ from hwsearch.workflow.accuracy import DEFAULT_VIEWS, SearchData, accuracy_conte
 from hwsearch.workflow.deployed import EXACT_RUNTIME, deployed_accuracy, runtime_of
 from hwsearch.workflow.latencies import SearchLatencies, search_latencies
 from hwsearch.workflow.profile import DEFAULT_SAMPLES
-from hwsearch.workflow.targets import SearchTarget, in_order
+from hwsearch.workflow.targets import SearchTarget, ask_for_runtimes, in_order
 from hwsearch.workflow.workspace import Workspace
 
 
@@ -90,6 +90,7 @@ def prepare_search(
     targets = in_order(request.targets)
     for wanted in targets:
         if not wanted.measured_here:
+            ask_for_runtimes(wanted)
             progress.log(
                 f"{wanted.name} can't be measured here: its predictor's upper bound is held "
                 f"against {wanted.latency_ms:g} ms."

@@ -157,6 +157,17 @@ def in_order(wanted: Sequence[SearchTarget]) -> tuple[SearchTarget, ...]:
     return tuple(sorted(wanted, key=lambda target: not target.measured_here))
 
 
+def ask_for_runtimes(wanted: SearchTarget) -> None:
+    """Do nothing if this machine has what accuracies on a target of elsewhere are found with.
+
+    Raises:
+        UsageError, DeviceError: it has not; the message says what is lacking.
+    """
+    for target in wanted.targets:
+        if target.precision != "fp32":  # which PyTorch judges
+            resolve_target(device=target.device, runtime=target.runtime, precision=target.precision)
+
+
 def checked_precisions(words: Sequence[str]) -> tuple[Precision, ...]:
     """The precisions, each once, the most exact first whatever order they are given in.
 
