@@ -208,7 +208,7 @@ def _leaves_room(
 
 
 def _share(latencies_ms: ArrayLike, limits: Limits) -> float:
-    """The largest share of a limit that is used, of the targets that were measured."""
+    """The largest share of a limit that is used, of the targets whose latency is known."""
     return float(np.nanmax(np.array(latencies_ms) / np.array(limits.latencies_ms)))
 
 
