@@ -4,11 +4,15 @@ Candidates are drawn around the front that is known and along the order of impor
 the surrogate, and the best of them are improved by steps, since the space is far too large to
 rank all of it. A sampler that starts from nothing learns too little of such a space in a hundred
 trials.
+
+Now and then the surrogate is doubted: what single choices are worth depends on the others more than
+a few tens of trials can tell. Then a step from the front is taken to lose only a share of what is
+expected, and the one that would gain most is judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +36,9 @@ MOST_STEPS = 3
 BEST, CLIMBS = 6, 3  # so many candidates at a time are improved by steps, so often
 MOST_STEPS_TRIED = 32  # of each of them
 END_WEIGHT = 10.0  # of the accuracy at the limit, where all of the front below it weighs 1
+DOUBT = 0.3  # share of the proposals that doubt the surrogate,
+TRUST = 0.5  # and the share of a step's expected loss that they believe in
+CERTAIN = 1e-6  # deviation of an accuracy that is taken for granted
 RESCUES = 32  # draws that are shrunk where no candidate is left
 
 
@@ -44,7 +51,7 @@ def propose(
     pending: Sequence[Deployment] = (),
     rng: np.random.Generator,
 ) -> Deployment | None:
-    """The untried deployment with the greatest expected gain.
+    """The untried deployment with the greatest expected gain, by the surrogate or in doubt of it.
 
     With a limit only what is within it is proposed, and the accuracy that is reached at the limit
     counts more than the rest of the front; without one the whole front counts.
@@ -65,6 +72,8 @@ def propose(
         return None
     ranking = _Ranking.of(space, judged, upper=upper, limit=limit, pending=pending)
     tried = {*judged, *pending}
+    if rng.random() < DOUBT and (hoped := ranking.hoped_for(tried)) is not None:
+        return hoped
     ranked = ranking.ranked(one for one in _first_draws(space, ranking, rng) if one not in tried)
     for _ in range(CLIMBS):
         best = sorted(ranked, key=ranked.__getitem__, reverse=True)[:BEST]
@@ -88,7 +97,7 @@ class _Ranking:
     points: Array
     worst: tuple[float, float]
     end_weight: float
-    front: tuple[Deployment, ...]
+    front: Mapping[Deployment, float]
 
     @classmethod
     def of(
@@ -122,23 +131,44 @@ class _Ranking:
             points=points,
             worst=(float(accuracies.min()), greatest),
             end_weight=0.0 if limit is None else END_WEIGHT * max(limit - cheapest, 0.0),
-            front=tuple(tried[place] for place in places),
+            front={tried[place]: float(accuracies[place]) for place in places},
         )
 
     def ranked(self, candidates: Iterable[Deployment]) -> dict[Deployment, float]:
         """Expected gains of those candidates that are within the limit."""
-        options = list(dict.fromkeys(candidates))
-        if not options:
-            return {}
-        costs = self.upper(options)
-        within = np.flatnonzero(costs <= self.worst[1])
-        if self.limit is None:
-            within = np.arange(len(options))
-        options, costs = [options[place] for place in within], costs[within]
+        options, costs = self._within(candidates)
         if not options:
             return {}
         means, deviations = self.surrogate.predict(features(self.space, options, costs))
-        gains = expected_gains(
+        gains = self._gains(means, deviations, costs)
+        return dict(zip(options, gains.tolist(), strict=True))
+
+    def hoped_for(self, tried: Container[Deployment]) -> Deployment | None:
+        """The step from the front that gains most if it loses but `TRUST` of what is expected."""
+        parents: dict[Deployment, float] = {}  # the best one of each step
+        for parent, accuracy in self.front.items():
+            for step in (*self.space.neighbours(parent), *informed_steps(self.space, parent)):
+                if step not in tried:
+                    parents[step] = max(accuracy, parents.get(step, 0.0))
+        options, costs = self._within(parents)
+        if not options:
+            return None
+        before = np.array([parents[option] for option in options])
+        means, _ = self.surrogate.predict(features(self.space, options, costs))
+        hopes = np.maximum(means, before + TRUST * (means - before))
+        gains = self._gains(hopes, np.full(len(options), CERTAIN), costs)
+        return options[int(np.argmax(gains))] if gains.max() > 0 else None
+
+    def _within(self, candidates: Iterable[Deployment]) -> tuple[list[Deployment], Array]:
+        options = list(dict.fromkeys(candidates))
+        costs = self.upper(options) if options else np.empty(0)
+        if self.limit is None:
+            return options, costs
+        places = np.flatnonzero(costs <= self.limit)
+        return [options[place] for place in places], costs[places]
+
+    def _gains(self, means: Array, deviations: Array, costs: Array) -> Array:
+        return expected_gains(
             self.points,
             means=means,
             deviations=deviations,
@@ -146,13 +176,12 @@ class _Ranking:
             worst=self.worst,
             at_the_end=self.end_weight,
         )
-        return dict(zip(options, gains.tolist(), strict=True))
 
 
 def _first_draws(
     space: DeploymentSpace, ranking: _Ranking, rng: np.random.Generator
 ) -> Iterator[Deployment]:
-    front = ranking.front
+    front = list(ranking.front)
     chosen = rng.permutation(len(front))[:PARENTS]
     parents = [front[place] for place in {*chosen.tolist(), len(front) - 1}] if front else []
     for parent in parents:

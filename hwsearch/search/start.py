@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from hwsearch.records import Deployment, LayerConfig, SubnetConfig
 from hwsearch.search.deployments import DeploymentSpace
@@ -27,7 +28,8 @@ def informed_start(
     Regular subnets leave out layers in the order of `space.removal_order`; their widths and heads
     follow one level, tilted so that important layers stay wider. With a limit, of each precision,
     resolution and depth the one nearest below it is taken, and precisions and resolutions take
-    turns. Without one, each is the one least like those before it.
+    turns. Without one, the cheapest of each precision and resolution come first, for each begins a
+    stretch of the front of its own; each further one is the one least like those before it.
 
     Args:
         space: where the deployments come from.
@@ -39,7 +41,8 @@ def informed_start(
     costs = cost(regular)
     extremes = [space.largest, space.smallest]
     if limit is None:
-        chosen = _spread(space, list(dict.fromkeys([*extremes, *regular])), cost, count)
+        cheapest = _cheapest_of_each_kind(regular, costs)
+        chosen = _spread(space, list(dict.fromkeys([*extremes, *cheapest])), regular, cost, count)
     else:
         chosen = [*extremes, *_nearest_below(regular, costs, limit)]
     return list(dict.fromkeys(chosen))[:count]
@@ -77,17 +80,32 @@ def _nearest_below(
     return list(_take_turns(ladders))
 
 
-def _spread(
-    space: DeploymentSpace, options: Sequence[Deployment], cost: Cost, count: int
+def _cheapest_of_each_kind(
+    regular: Sequence[Deployment], costs: NDArray[np.float64]
 ) -> list[Deployment]:
-    """The first two, then again and again the option that is furthest from all those chosen."""
+    cheapest: dict[tuple[str, int], Deployment] = {}
+    for place in np.argsort(costs, kind="stable"):
+        option = regular[place]
+        cheapest.setdefault((option.precision, option.subnet.resolution), option)
+    return list(cheapest.values())
+
+
+def _spread(
+    space: DeploymentSpace,
+    first: Sequence[Deployment],
+    others: Sequence[Deployment],
+    cost: Cost,
+    count: int,
+) -> list[Deployment]:
+    """The first ones, then again and again the option that is furthest from all those chosen."""
+    options = list(dict.fromkeys([*first, *others]))
     places = features(space, options, cost(options))
-    nearest = np.linalg.norm(places - places[0], axis=1)
-    chosen = [0]
+    chosen = list(range(min(len(first), count)))
+    nearest = cdist(places, places[chosen]).min(axis=1)
     while len(chosen) < min(count, len(options)):
-        following = 1 if len(chosen) == 1 else int(np.argmax(nearest))
-        chosen.append(following)
-        nearest = np.minimum(nearest, np.linalg.norm(places - places[following], axis=1))
+        furthest = int(np.argmax(nearest))
+        chosen.append(furthest)
+        nearest = np.minimum(nearest, np.linalg.norm(places - places[furthest], axis=1))
     return [options[place] for place in chosen]
 
 

@@ -3,10 +3,12 @@ import pytest
 from laboratory import Lab, Law
 
 from hwsearch.records import Deployment
+from hwsearch.search import propose as proposing
 from hwsearch.search.deployments import DeploymentSpace
-from hwsearch.search.pareto import hypervolume
+from hwsearch.search.pareto import hypervolume, pareto_front
 from hwsearch.search.propose import propose
 from hwsearch.search.start import informed_start
+from hwsearch.search.steps import informed_steps
 
 
 def searched(
@@ -34,7 +36,7 @@ def test_the_best_within_a_limit_is_found_among_few(
     best = max(miou(one) for one in deployments if lab.upper_cost([one])[0] <= limit)
     assert len(deployments) > 500
     for seed in range(3):
-        judged = searched(space, lab, law, limit=limit, trials=24, seed=seed)
+        judged = searched(space, lab, law, limit=limit, trials=28, seed=seed)
         found = max(v for one, v in judged.items() if lab.upper_cost([one])[0] <= limit)
         assert found >= best - 0.002
 
@@ -98,3 +100,45 @@ def test_only_the_smallest_is_left_where_nothing_else_fits(
     assert proposed(lowest) == space.smallest
     assert proposed(0.99 * lowest) is None
     assert propose(space, {}, upper=lab.upper_cost, rng=np.random.default_rng(0)) is None
+
+
+@pytest.mark.parametrize("limit", [None, 18.0])
+def test_in_doubt_a_step_is_tried_that_the_surrogate_expects_to_lose(
+    space: DeploymentSpace,
+    lab: Lab,
+    law: Law,
+    limit: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    miou, _ = law
+    judged = searched(space, lab, law, limit=limit, trials=20)
+    known = [one for one in judged if limit is None or lab.upper_cost([one])[0] <= limit]
+    front = [known[place] for place in pareto_front([(miou(o), lab.cost([o])[0]) for o in known])]
+
+    def proposed(doubt: float) -> set[Deployment | None]:
+        monkeypatch.setattr(proposing, "DOUBT", doubt)
+        draws = (np.random.default_rng(seed) for seed in range(6))
+        return {propose(space, judged, upper=lab.upper_cost, limit=limit, rng=rng) for rng in draws}
+
+    (daring,) = proposed(1.0)  # no draw decides which step it is
+    assert daring is not None
+    assert daring not in judged
+    assert limit is None or lab.upper_cost([daring])[0] <= limit
+    parents = [o for o in front if daring in (*space.neighbours(o), *informed_steps(space, o))]
+    assert any(lab.cost([daring])[0] < lab.cost([parent])[0] for parent in parents)
+    assert daring not in proposed(0.0)
+
+
+def test_doubts_come_now_and_then(
+    space: DeploymentSpace, lab: Lab, law: Law, monkeypatch: pytest.MonkeyPatch
+):
+    judged = searched(space, lab, law, limit=None, trials=20)
+
+    def proposed(seed: int) -> Deployment | None:
+        rng = np.random.default_rng(seed)
+        return propose(space, judged, upper=lab.upper_cost, rng=rng)
+
+    usual = [proposed(seed) for seed in range(24)]
+    monkeypatch.setattr(proposing, "DOUBT", 1.0)
+    doubting = proposed(0)
+    assert 2 <= usual.count(doubting) <= 16

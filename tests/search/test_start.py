@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from laboratory import Lab
+from laboratory import Lab, laboratory_space
 
+from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.start import draw_regular, informed_start
 
@@ -39,3 +40,12 @@ def test_regular_draws_leave_out_the_least_important_layers(space: DeploymentSpa
     for one in drawn:
         gone = set(range(4)) - set(one.subnet.indices)
         assert gone == set(order[: len(gone)])
+
+
+def test_without_a_limit_the_start_has_the_cheapest_of_each_precision_and_resolution(lab: Lab):
+    space = laboratory_space("fp32", "int8")
+    start = informed_start(space, lab.upper_cost, None, count=8)
+    for precision in space.precisions:
+        for resolution in space.subnets.resolutions:
+            least = space.subnets.smallest.model_copy(update={"resolution": resolution})
+            assert Deployment(subnet=least, precision=precision) in start
