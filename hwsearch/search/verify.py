@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated
 
@@ -18,9 +19,11 @@ from hwsearch.search.pareto import pareto_front
 BEST = 4  # this many of the most accurate subnets are measured in a round,
 SPREAD = 3  # and this many along the rest of the front, so that what is reported has no gap,
 BOLD = 3  # and this many that may fit although their upper bound does not.
-ROUNDS = 5
-# Chance decides whether what is so near its limit is measured within it: it is measured twice.
-NEAR = 0.98
+ROUNDS = 8
+# Chance decides whether what is so near its limit is measured within it: it is measured so often,
+# on different occasions, and has to be within it each time.
+NEAR = 0.95
+OCCASIONS = 3
 # A pick that leaves more than this share unused gets larger neighbours to compete with.
 UNUSED = 0.03
 
@@ -64,9 +67,9 @@ def verify_front(
     """Measure, correct and search on until the best of the front is measured and stays the same.
 
     A round measures, side by side, those of the front that were not measured yet; more accurate
-    ones that fit by their prediction, though not by their upper bound; and once more what was
-    measured closely within its limit, where the slower figure counts. Where a pick misses its
-    limit, more trials are run with the corrected predictor.
+    ones that fit by their prediction, though not by their upper bound; and again what was measured
+    closely within its limit on fewer than `OCCASIONS`, where the slowest figure counts. Where a
+    pick misses its limit, more trials are run with the corrected predictor.
 
     Args:
         judged: gives the mIoU of every deployment tried so far.
@@ -86,9 +89,9 @@ def verify_front(
         included; NaN where a target can't be measured.
     """
     known: dict[Deployment, tuple[float, ...]] = {}
-    confirmed: set[Deployment] = set()
+    occasions: Counter[Deployment] = Counter()
     for earlier in rounds:
-        confirmed.update(config for config in earlier.deployments if config in known)
+        occasions.update(earlier.deployments)
         _learn(known, earlier)
     if len(rounds) > 1 and rounds[-1].missed:
         search_on(len(rounds) - 1)
@@ -103,7 +106,7 @@ def verify_front(
             found |= stretched
         picks = [config for config in _best_and_spread(front) if config not in known]
         bold = _bold(found, front, known, objectives=objectives, limits=limits)
-        again = _near_limit(front, known, confirmed, limits)
+        again = _near_limit(front, known, occasions, limits)
         batch = list(dict.fromkeys([*picks, *bold, *again, *extra]))
         if not batch:
             break
@@ -112,7 +115,7 @@ def verify_front(
         rows = map(tuple, latencies.tolist())
         measured = Round(latencies_ms=tuple(zip(batch, rows, strict=True)))
         _learn(known, measured)
-        confirmed.update(again)
+        occasions.update(batch)
         objectives.refit(batch, latencies)
         extra = []
         missed = [config for config in picks if not _fits(config, known, objectives, limits)]
@@ -158,7 +161,7 @@ def feasible_front(
 
 
 def _learn(known: dict[Deployment, tuple[float, ...]], measured: Round) -> None:
-    """Of two measurements of a deployment the slower counts."""
+    """Of several measurements of a deployment the slowest counts."""
     for config, row in measured.latencies_ms:
         known[config] = tuple(np.fmax(known.get(config, row), row).tolist())
 
@@ -187,14 +190,17 @@ def _bold(
 
 
 def _near_limit(
-    front: Sequence[Deployment], known: Latencies, confirmed: set[Deployment], limits: Limits
+    front: Sequence[Deployment],
+    known: Latencies,
+    occasions: Mapping[Deployment, int],
+    limits: Limits,
 ) -> list[Deployment]:
-    """The most accurate of the measured front that lie closely within a limit, measured once."""
+    """The most accurate of the measured front that lie closely within a limit, to be confirmed."""
     measured = [config for config in front if config in known][: BEST + SPREAD]
     return [
         config
         for config in measured
-        if config not in confirmed and _share(known[config], limits) > NEAR
+        if occasions[config] < OCCASIONS and _share(known[config], limits) > NEAR
     ]
 
 
