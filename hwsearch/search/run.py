@@ -22,8 +22,9 @@ from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.infeasible import explain, sentence
 from hwsearch.search.moves import fastest, grow_to
 from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
+from hwsearch.search.rounds import Round
 from hwsearch.search.study import StudyIdentity, SubnetStudy
-from hwsearch.search.verify import Round, verify_front
+from hwsearch.search.verify import verify_front
 
 DEFAULT_TRIALS = 80
 STRETCHES = 4  # so many larger neighbours of the pick are judged where its budget is left unused

@@ -28,6 +28,7 @@ from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.encoding import decode, parameter_sizes
 from hwsearch.search.interrupts import Interrupts
 from hwsearch.search.objectives import Limits, Objectives
+from hwsearch.search.rounds import Round
 from hwsearch.search.sampler import SubnetSampler
 from hwsearch.search.storage import (
     CHOSEN,
@@ -46,7 +47,6 @@ from hwsearch.search.trials import (
     has_heartbeats,
     this_worker,
 )
-from hwsearch.search.verify import Round
 
 FRUITLESS_LIMIT = 20  # so many pruned trials in a row mean that little is left to try
 POLL_S = 0.5

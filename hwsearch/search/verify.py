@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from pydantic import BeforeValidator
+from numpy.typing import ArrayLike
 
 from hwsearch.progress import Progress
-from hwsearch.records import Deployment, Record
+from hwsearch.records import Deployment
 from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
 from hwsearch.search.pareto import pareto_front
+from hwsearch.search.rounds import OCCASIONS, Round, careful_ms, occasions
 
 BEST = 4  # this many of the most accurate subnets are measured in a round,
 SPREAD = 3  # and this many along the rest of the front, so that what is reported has no gap,
 BOLD = 3  # and this many that may fit although their upper bound does not.
 ROUNDS = 8
-# Chance decides whether what is so near its limit is measured within it: it is measured so often,
-# on different occasions, and has to be within it each time.
+# Chance decides whether what is so near its limit is measured within it: it is measured again.
 NEAR = 0.95
-OCCASIONS = 3
 # A pick that leaves more than this share unused gets larger neighbours to compete with.
 UNUSED = 0.03
 
 Latencies = Mapping[Deployment, tuple[float, ...]]
-# JSON has no NaN.
-Unknown = Annotated[float, BeforeValidator(lambda ms: math.nan if ms is None else ms)]
-
-
-class Round(Record):
-    """What was measured at one time: latencies in milliseconds, one a target, NaN where unknown.
-
-    `missed` tells whether a pick missed its limit, so that more trials followed.
-    """
-
-    latencies_ms: tuple[tuple[Deployment, tuple[Unknown, ...]], ...]
-    missed: bool = False
-
-    @property
-    def deployments(self) -> list[Deployment]:
-        """What was measured."""
-        return [deployment for deployment, _ in self.latencies_ms]
-
-    @property
-    def table(self) -> NDArray[np.float64]:
-        """Their latencies, (n, targets)."""
-        return np.array([latencies_ms for _, latencies_ms in self.latencies_ms])
 
 
 def verify_front(
@@ -67,9 +40,9 @@ def verify_front(
     """Measure, correct and search on until the best of the front is measured and stays the same.
 
     A round measures, side by side, those of the front that were not measured yet; more accurate
-    ones that fit by their prediction, though not by their upper bound; and again what was measured
-    closely within its limit on fewer than `OCCASIONS`, where the slowest figure counts. Where a
-    pick misses its limit, more trials are run with the corrected predictor.
+    ones that fit by their prediction, though not by their upper bound; and again, on `OCCASIONS` in
+    all, what was measured closely within its limit. Where a pick misses its limit, more trials are
+    run with the corrected predictor.
 
     Args:
         judged: gives the mIoU of every deployment tried so far.
@@ -85,14 +58,11 @@ def verify_front(
             limit unused; called with the pick and the round's number.
 
     Returns:
-        The latencies of all that was measured, in milliseconds and one a target, those of `rounds`
-        included; NaN where a target can't be measured.
+        The latencies that count (`careful_ms`) of all that was measured, in milliseconds and one a
+        target, those of `rounds` included; NaN where a target can't be measured.
     """
-    known: dict[Deployment, tuple[float, ...]] = {}
-    occasions: Counter[Deployment] = Counter()
-    for earlier in rounds:
-        occasions.update(earlier.deployments)
-        _learn(known, earlier)
+    done = list(rounds)
+    known = careful_ms(done)
     if len(rounds) > 1 and rounds[-1].missed:
         search_on(len(rounds) - 1)
     before = judged()
@@ -106,7 +76,7 @@ def verify_front(
             found |= stretched
         picks = [config for config in _best_and_spread(front) if config not in known]
         bold = _bold(found, front, known, objectives=objectives, limits=limits)
-        again = _near_limit(front, known, occasions, limits)
+        again = _near_limit(front, known, occasions(done), limits)
         batch = list(dict.fromkeys([*picks, *bold, *again, *extra]))
         if not batch:
             break
@@ -114,12 +84,12 @@ def verify_front(
         latencies = objectives.measure(batch)
         rows = map(tuple, latencies.tolist())
         measured = Round(latencies_ms=tuple(zip(batch, rows, strict=True)))
-        _learn(known, measured)
-        occasions.update(batch)
+        known = careful_ms([*done, measured])
         objectives.refit(batch, latencies)
         extra = []
         missed = [config for config in picks if not _fits(config, known, objectives, limits)]
-        keep(measured.model_copy(update={"missed": bool(missed)}))
+        done.append(measured.model_copy(update={"missed": bool(missed)}))
+        keep(done[-1])
         if missed:
             progress.log(
                 f"{len(missed)} of {len(picks)} miss the target: the predictor is corrected."
@@ -160,12 +130,6 @@ def feasible_front(
     return [configs[within[place]] for place in reversed(pareto_front(points))]
 
 
-def _learn(known: dict[Deployment, tuple[float, ...]], measured: Round) -> None:
-    """Of several measurements of a deployment the slowest counts."""
-    for config, row in measured.latencies_ms:
-        known[config] = tuple(np.fmax(known.get(config, row), row).tolist())
-
-
 def _best_and_spread(front: Sequence[Deployment]) -> list[Deployment]:
     rest = front[BEST:]
     places = {round((number + 1) * len(rest) / (SPREAD + 1)) for number in range(SPREAD)}
@@ -192,7 +156,7 @@ def _bold(
 def _near_limit(
     front: Sequence[Deployment],
     known: Latencies,
-    occasions: Mapping[Deployment, int],
+    times: Mapping[Deployment, int],
     limits: Limits,
 ) -> list[Deployment]:
     """The most accurate of the measured front that lie closely within a limit, to be confirmed."""
@@ -200,7 +164,7 @@ def _near_limit(
     return [
         config
         for config in measured
-        if occasions[config] < OCCASIONS and _share(known[config], limits) > NEAR
+        if times[config] < OCCASIONS and _share(known[config], limits) > NEAR
     ]
 
 

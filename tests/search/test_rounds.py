@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from hwsearch.records import Deployment
+from hwsearch.search.rounds import CONFIDENCE, OCCASIONS, Round, careful_ms, occasions
+
+
+def rounds_of(deployments: list[Deployment], tables: np.ndarray) -> list[Round]:
+    """A round for each (n, targets) table."""
+    return [
+        Round(latencies_ms=tuple(zip(deployments, map(tuple, table.tolist()), strict=True)))
+        for table in tables
+    ]
+
+
+def test_what_was_measured_once_counts_as_it_is(deployments: list[Deployment]):
+    one, other = deployments[:2]
+    rounds = rounds_of([one], np.full((1, 1, 1), 10.0)) + rounds_of(
+        [other], np.full((1, 1, 1), 7.0)
+    )
+    assert careful_ms(rounds) == {one: pytest.approx((10.0,)), other: pytest.approx((7.0,))}
+    assert occasions(rounds) == {one: 1, other: 1}
+
+
+def test_until_all_occasions_the_mean_counts_and_then_its_upper_bound(
+    deployments: list[Deployment],
+):
+    tables = np.array([9.0, 11.0] * (OCCASIONS // 2)).reshape(-1, 1, 1)
+    rounds = rounds_of(deployments[:1], tables)
+    (before,) = careful_ms(rounds[:2]).values()
+    (after,) = careful_ms(rounds).values()
+    assert before == pytest.approx((10.0,))
+    assert 10.0 < after[0] < 11.0
+
+
+def test_targets_have_spreads_of_their_own_and_one_may_be_unknown(deployments: list[Deployment]):
+    tables = np.array([[[10.0, 20.0, np.nan]], [[10.0, 22.0, np.nan]]] * (OCCASIONS // 2))
+    (row,) = careful_ms(rounds_of(deployments[:1], tables)).values()
+    assert row[0] == pytest.approx(10.0)
+    assert row[1] > 21.0 * 1.02
+    assert np.isnan(row[2])
+
+
+def test_the_truth_is_below_what_counts_as_often_as_promised(deployments: list[Deployment]):
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(5.0, 50.0, size=300)
+    tables = truth[:, None] * np.exp(rng.normal(0.0, 0.02, size=(OCCASIONS, 300, 1)))
+    known = careful_ms(rounds_of(deployments[:300], tables))
+    counts = np.array([known[one][0] for one in deployments[:300]])
+    assert np.mean(truth <= counts) == pytest.approx(CONFIDENCE, abs=0.05)
+    assert np.median(counts / truth) < 1.02
