@@ -19,7 +19,7 @@ from hwsearch.records import (
 
 
 class TargetLatency(Record):
-    """What is known of a candidate on one target; `latency_ms` is a measurement or None."""
+    """What is known of a candidate on one target; `latency_ms` is as a `Candidate` has it."""
 
     predicted_ms: Milliseconds
     upper_ms: Milliseconds
@@ -29,8 +29,9 @@ class TargetLatency(Record):
 class Candidate(Record):
     """A deployment that the search knows: its accuracy, its cost, and its latency.
 
-    `latency_ms` is a measurement or None, never a prediction. `miou` is the accuracy that the
-    search saw (split `val`), `miou_final` the one on images that the search never saw. Of several
+    `latency_ms` was measured, or is None, and is never a prediction: the mean of all occasions, and
+    where that is close to its limit the mean's one-sided 90 % upper bound. `miou` is the accuracy
+    that the search saw (split `val`), `miou_final` the one on images that it never saw. Of several
     targets the latencies are those of the first; `further_targets` has the others, in their order.
     """
 

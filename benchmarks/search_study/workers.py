@@ -3,10 +3,12 @@
     cd benchmarks && python -m search_study.workers --json
 
 Each number of workers gets a study, a workspace and an accuracy cache of its own, and in each
-repeat the same seed, and therefore the same start. One worker computes with all threads that
-PyTorch takes by itself, several share them. Which subnets are judged after the start depends on
-how many work side by side: their mean MACs are told. The rate counts from the first trial's begin
-to the last one's end: starting the workers is told apart. Nothing else may run meanwhile.
+repeat the same seed, and therefore the same start. Several workers share the threads that PyTorch
+takes by itself; one is measured twice, with all of these threads, as `hwsearch search` runs it, and
+with as many as each of several has, which tells what they cost each other. Which subnets are judged
+after the start depends on how many work side by side: their mean MACs are told. The rate counts
+from the first trial's begin to the last one's end: starting the workers is told apart. Nothing else
+may run meanwhile.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import numpy as np
 import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import threadpool_limits
 
 from hwsearch.costs import encoder_macs
 from hwsearch.progress import SilentProgress
@@ -50,8 +53,11 @@ def evaluations_a_minute(trials: Sequence[FrozenTrial]) -> float:
     return 60 * len(done) / (max(ends) - min(begins)).total_seconds()
 
 
-def measure(request: SearchRequest, prepared_in: Path) -> dict[str, Any]:
-    """One study from nothing, in a copy of a workspace that has a latency predictor."""
+def measure(request: SearchRequest, prepared_in: Path, *, threads: int) -> dict[str, Any]:
+    """One study from nothing, in a copy of a workspace that has a latency predictor.
+
+    `threads` is what each worker computes with. Several share all by themselves.
+    """
     with TemporaryDirectory() as folder:
         shutil.copytree(prepared_in, folder, dirs_exist_ok=True)
         workspace = Workspace(Path(folder))
@@ -60,7 +66,11 @@ def measure(request: SearchRequest, prepared_in: Path) -> dict[str, Any]:
         study = prepared.plan.open(prepared.objectives)
         begin = time.monotonic()
         if request.workers == 1:
-            study.run_until(request.trials, progress=SilentProgress())
+            allowed = torch.get_num_threads()
+            torch.set_num_threads(threads)
+            with threadpool_limits(threads):  # of BLAS, which proposals use
+                study.run_until(request.trials, progress=SilentProgress())
+            torch.set_num_threads(allowed)
         else:
             Crew(request, workspace).run_trials(study, request.trials, progress=SilentProgress())
         seconds = time.monotonic() - begin
@@ -69,6 +79,7 @@ def measure(request: SearchRequest, prepared_in: Path) -> dict[str, Any]:
         )
         return {
             "workers": request.workers,
+            "threads_each": threads,
             "seed": request.seed,
             "mean_macs": round(
                 fmean(encoder_macs(supernet.geometry, r.deployment.subnet) for r in study.judged)
@@ -79,10 +90,15 @@ def measure(request: SearchRequest, prepared_in: Path) -> dict[str, Any]:
         }
 
 
+def of(row: dict[str, Any]) -> tuple[int, int]:
+    """Workers and the threads of each."""
+    return row["workers"], row["threads_each"]
+
+
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--workers", type=int, nargs="+", default=[2])
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--max-views", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
@@ -105,35 +121,48 @@ def main() -> None:
             workspace=Workspace(Path(folder)),
             progress=SilentProgress(),
         )
+        threads = torch.get_num_threads()
+        kinds = [(count, max(1, threads // count)) for count in sorted({1, *options.workers})]
+        alone = [(1, each) for count, each in kinds if count > 1]
         rows = [
-            measure(replace(request, workers=workers, seed=seed), Path(folder))
+            measure(replace(request, workers=count, seed=seed), Path(folder), threads=each)
             for seed in range(options.repeats)
-            for workers in options.workers
+            for count, each in dict.fromkeys([*kinds, *alone])
         ]
     rates = {
-        workers: float(
-            np.median([row["evaluations_a_minute"] for row in rows if row["workers"] == workers])
-        )
-        for workers in options.workers
+        kind: float(np.median([row["evaluations_a_minute"] for row in rows if of(row) == kind]))
+        for kind in dict.fromkeys(map(of, rows))
     }
-    first = options.workers[0]
     result = {
         "machine": cpu_name(),
         "cores": [physical_cores(), logical_cores()],
         "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "max_views": options.max_views,
         "rows": rows,
-        "median_rates": rates,
-        "speedups": {workers: round(rate / rates[first], 2) for workers, rate in rates.items()},
+        "rates": [
+            {
+                "workers": count,
+                "threads_each": each,
+                "evaluations_a_minute": rate,
+                "times_one_with_all_threads": round(rate / rates[1, threads], 2),
+                "times_one_with_as_many_threads": round(rate / rates[1, each], 2),
+            }
+            for (count, each), rate in rates.items()
+        ],
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     if options.json:
         print(json.dumps(result))
         return
-    for workers, rate in rates.items():
-        print(f"{workers} workers: {rate:.1f} evaluations a minute, × {rate / rates[first]:.2f}")
+    for row in result["rates"]:
+        print(
+            f"{row['workers']} workers of {row['threads_each']} threads: "
+            f"{row['evaluations_a_minute']:.1f} evaluations a minute, "
+            f"× {row['times_one_with_all_threads']:.2f} of one with all threads, "
+            f"× {row['times_one_with_as_many_threads']:.2f} of one with as many"
+        )
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ the surrogate, and the best of them are improved by steps, since the space is fa
 rank all of it. A sampler that starts from nothing learns too little of such a space in a hundred
 trials.
 
-Now and then the surrogate is doubted: what single choices are worth depends on the others more than
-a few tens of trials can tell. Then a step from the front is taken to lose only a share of what is
-expected, and the one that would gain most is judged.
+Where the whole front is sought the surrogate is doubted now and then: what single choices are worth
+depends on the others more than a few tens of trials can tell. Then a step from the front is taken
+to lose only a share of what is expected, and the one that would gain most is judged. With a limit
+what counts is the accuracy there, to which no step that loses adds.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ MOST_STEPS = 3
 BEST, CLIMBS = 6, 3  # so many candidates at a time are improved by steps, so often
 MOST_STEPS_TRIED = 32  # of each of them
 END_WEIGHT = 10.0  # of the accuracy at the limit, where all of the front below it weighs 1
-DOUBT = 0.2  # share of the proposals that doubt the surrogate,
+DOUBT = 0.2  # share of the proposals for the whole front that doubt the surrogate,
 TRUST = 0.5  # and the share of a step's expected loss that they believe in
 CERTAIN = 1e-6  # deviation of an accuracy that is taken for granted
 RESCUES = 32  # draws that are shrunk where no candidate is left
@@ -54,7 +55,7 @@ def propose(
     """The untried deployment with the greatest expected gain, by the surrogate or in doubt of it.
 
     With a limit only what is within it is proposed, and the accuracy that is reached at the limit
-    counts more than the rest of the front; without one the whole front counts.
+    counts more than the rest of the front; without one the whole front counts, and doubts come.
 
     Args:
         space: where all deployments come from.
@@ -72,7 +73,8 @@ def propose(
         return None
     ranking = _Ranking.of(space, judged, upper=upper, limit=limit, pending=pending)
     tried = {*judged, *pending}
-    if rng.random() < DOUBT and (hoped := ranking.hoped_for(tried)) is not None:
+    doubting = limit is None and rng.random() < DOUBT
+    if doubting and (hoped := ranking.hoped_for(tried)) is not None:
         return hoped
     ranked = ranking.ranked(one for one in _first_draws(space, ranking, rng) if one not in tried)
     for _ in range(CLIMBS):

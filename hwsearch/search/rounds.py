@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator
-from scipy.special import ndtri
+from scipy.special import stdtrit
 
 from hwsearch.records import Deployment, Record
 
@@ -51,7 +51,8 @@ def careful_ms(rounds: Iterable[Round]) -> dict[Deployment, tuple[float, ...]]:
 
     It is the mean of its occasions. Once there were `OCCASIONS` of them it is the mean's one-sided
     upper bound with `CONFIDENCE`, for a limit that the mean just keeps is missed half the time. By
-    what share latencies scatter is pooled, for each target, over all that was measured repeatedly.
+    what share latencies scatter is pooled, for each target, over all that was measured repeatedly;
+    later rounds add to what is known of it, so that earlier figures may still move a little.
     """
     measured: dict[Deployment, list[NDArray[np.float64]]] = defaultdict(list)
     for one in rounds:
@@ -60,8 +61,10 @@ def careful_ms(rounds: Iterable[Round]) -> dict[Deployment, tuple[float, ...]]:
     means = {deployment: np.mean(rows, axis=0) for deployment, rows in measured.items()}
     squares = [((rows / means[one] - 1) ** 2).sum(axis=0) for one, rows in measured.items()]
     freedom = sum(len(rows) - 1 for rows in measured.values())
-    spread = np.sqrt(np.sum(squares, axis=0) / max(freedom, 1))
-    bound = 1 + ndtri(CONFIDENCE) * spread / math.sqrt(OCCASIONS)
+    if not freedom:
+        return {deployment: tuple(mean.tolist()) for deployment, mean in means.items()}
+    spread = np.sqrt(np.sum(squares, axis=0) / freedom)
+    bound = 1 + stdtrit(freedom, CONFIDENCE) * spread / math.sqrt(OCCASIONS)
     often = {deployment for deployment, rows in measured.items() if len(rows) >= OCCASIONS}
     return {
         deployment: tuple((mean * bound if deployment in often else mean).tolist())

@@ -133,7 +133,8 @@ def run_search(
         plan: the study.
         geometry: the full encoder's sizes, for parameters and MACs.
         trials: how many deployments the study judges in all, earlier ones included. Where a
-            measured pick misses the target, up to four tenths more are added.
+            measured pick misses the target, up to four tenths more are added; a few more are judged
+            beside the study where a pick leaves much of its target unused.
         run_trials: brings the study to a number of trials; by default in this process, one after
             the other.
         progress: told what goes on.

@@ -17,6 +17,7 @@ BEST = 4  # this many of the most accurate subnets are measured in a round,
 SPREAD = 3  # and this many along the rest of the front, so that what is reported has no gap,
 BOLD = 3  # and this many that may fit although their upper bound does not.
 ROUNDS = 8
+NEWCOMERS = ROUNDS - OCCASIONS + 1  # the last round in which something new may be measured
 # Chance decides whether what is so near its limit is measured within it: it is measured again.
 NEAR = 0.95
 # A pick that leaves more than this share unused gets larger neighbours to compete with.
@@ -42,7 +43,8 @@ def verify_front(
     A round measures, side by side, those of the front that were not measured yet; more accurate
     ones that fit by their prediction, though not by their upper bound; and again, on `OCCASIONS` in
     all, what was measured closely within its limit. Where a pick misses its limit, more trials are
-    run with the corrected predictor.
+    run with the corrected predictor. The last rounds take nothing new, so that all that lies close
+    to its limit is confirmed.
 
     Args:
         judged: gives the mIoU of every deployment tried so far.
@@ -63,11 +65,12 @@ def verify_front(
     """
     done = list(rounds)
     known = careful_ms(done)
-    if len(rounds) > 1 and rounds[-1].missed:
+    if rounds and rounds[-1].missed and len(rounds) - 1 < NEWCOMERS:
         search_on(len(rounds) - 1)
     before = judged()
     stretched = {c: objectives.evaluate(c) for c in known if c not in before}
     extra = [config for config in companions if config not in known]
+    changing = False
     for number in range(max(len(rounds), 1), ROUNDS + 1):
         found = {**judged(), **stretched}
         front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
@@ -77,6 +80,9 @@ def verify_front(
         picks = [config for config in _best_and_spread(front) if config not in known]
         bold = _bold(found, front, known, objectives=objectives, limits=limits)
         again = _near_limit(front, known, occasions(done), limits)
+        if number > NEWCOMERS and (picks or bold):
+            picks, bold = [], []
+            changing = True
         batch = list(dict.fromkeys([*picks, *bold, *again, *extra]))
         if not batch:
             break
@@ -94,11 +100,11 @@ def verify_front(
             progress.log(
                 f"{len(missed)} of {len(picks)} miss the target: the predictor is corrected."
             )
-            if number < ROUNDS:
+            if number < NEWCOMERS:
                 search_on(number)
-    else:
+    if changing:
         progress.log(
-            f"The front still changed after {ROUNDS} rounds: run the same search with more trials."
+            f"The front still changed after {NEWCOMERS} rounds: run the same search again."
         )
     return known
 

@@ -13,7 +13,7 @@ from hwsearch.search.verify import (
     BEST,
     BOLD,
     NEAR,
-    ROUNDS,
+    NEWCOMERS,
     SPREAD,
     feasible_front,
     verify_front,
@@ -173,10 +173,29 @@ def test_rounds_are_bounded_where_every_pick_misses(
 ):
     lab.bias = 10.0
     judged = {config: law[0](config) for config in deployments}
-    assert verify(lab, judged, 15.0) == list(range(1, ROUNDS))
+    assert verify(lab, judged, 15.0) == list(range(1, NEWCOMERS))
     measured = [config for session in lab.sessions for config in session]
     assert len(set(measured)) == len(measured)
-    assert len(lab.sessions) == len(lab.refits) == ROUNDS
+    assert len(lab.sessions) == len(lab.refits) == NEWCOMERS
+
+
+@pytest.mark.parametrize("limit_ms", [12.0, 15.0])
+def test_nothing_close_to_its_limit_is_reported_unconfirmed(
+    lab: Lab, law: Law, deployments: list[Deployment], limit_ms: float
+):
+    """Picks miss in every round in which new ones may be measured, but for the last ones."""
+    lab.bias = 1.1
+    judged = {config: law[0](config) for config in deployments}
+    known = verify_all(lab, judged, limit_ms)
+    judged = {config: judged[config] for config in known}
+    measured = Counter(one for session in lab.sessions for one in session)
+    close = [one for one, (ms,) in known.items() if NEAR * limit_ms < ms <= limit_ms]
+    front = feasible_front(
+        judged, objectives=lab.objectives, limits=Limits((limit_ms,)), measured_ms=known
+    )
+    reported = [one for one in front if one in close]
+    assert reported
+    assert all(measured[one] == OCCASIONS for one in reported)
 
 
 def test_a_measurement_overrules_the_prediction(lab: Lab, law: Law, deployments: list[Deployment]):
