@@ -79,10 +79,12 @@ def verify_front(
             found |= stretched
         picks = [config for config in _best_and_spread(front) if config not in known]
         bold = _bold(found, front, known, objectives=objectives, limits=limits)
-        again = _near_limit(front, known, occasions(done), limits)
-        if number > NEWCOMERS and (picks or bold):
+        if number > NEWCOMERS:
+            changing |= bool(picks or bold)
             picks, bold = [], []
-            changing = True
+            found = {config: found[config] for config in known}
+            front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
+        again = _near_limit(front, known, occasions(done), limits)
         batch = list(dict.fromkeys([*picks, *bold, *again, *extra]))
         if not batch:
             break
@@ -165,12 +167,11 @@ def _near_limit(
     times: Mapping[Deployment, int],
     limits: Limits,
 ) -> list[Deployment]:
-    """The most accurate of the measured front that lie closely within a limit, to be confirmed."""
-    measured = [config for config in front if config in known][: BEST + SPREAD]
+    """Those of the measured front that lie closely within a limit and are to be confirmed."""
     return [
         config
-        for config in measured
-        if times[config] < OCCASIONS and _share(known[config], limits) > NEAR
+        for config in front
+        if 0 < times[config] < OCCASIONS and _share(known[config], limits) > NEAR
     ]
 
 
