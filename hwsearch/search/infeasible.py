@@ -36,7 +36,8 @@ WIDTH_STEP = 8  # widths of a space are multiples of it
 class Distance(Record):
     """How far the nearest deployment is from the limit of one target.
 
-    `latency_ms` was measured, unless `measured` is false: then it is the predictor's upper bound.
+    `latency_ms` was measured, as that of a `Candidate`, unless `measured` is false: then it is the
+    predictor's upper bound.
     `over_percent` is negative where the limit is kept.
     """
 
