@@ -5,6 +5,7 @@
 runs the trials of a study with two workers, until it is done or stopped.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def open_crew(workspace: Workspace, *, workers: int = 2) -> tuple[Crew, SubnetSt
 
 
 if __name__ == "__main__":
+    # A shell's background job, which the tests may be, is deaf to Ctrl-C; this is not to be.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     crew, study = open_crew(Workspace(Path(sys.argv[1])))
     try:
         crew.run_trials(study, int(sys.argv[2]), progress=SilentProgress())
