@@ -29,12 +29,8 @@ Row = dict[str, Any]
 
 ENOUGH = 0.99
 CHECKPOINTS = (20, 40, 60, 75, 100, 150, 200, 300, 400)
-SLOW = {
-    DEFAULT: 160,
-    "gp": 75,
-    "tpe": 200,
-    "nsga3, population 20": 150,
-}  # evaluations at most of what takes long a proposal
+# Evaluations at most of what takes long a proposal.
+SLOW = {DEFAULT: 160, "gp": 75, "tpe": 200, "nsga3, population 20": 150}
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def measure(request: SearchRequest, prepared_in: Path, *, threads: int) -> dict[
         }
 
 
-def of(row: dict[str, Any]) -> tuple[int, int]:
+def kind_of(row: dict[str, Any]) -> tuple[int, int]:
     """Workers and the threads of each."""
     return row["workers"], row["threads_each"]
 
@@ -130,8 +130,10 @@ def main() -> None:
             for count, each in dict.fromkeys([*kinds, *alone])
         ]
     rates = {
-        kind: float(np.median([row["evaluations_a_minute"] for row in rows if of(row) == kind]))
-        for kind in dict.fromkeys(map(of, rows))
+        kind: float(
+            np.median([row["evaluations_a_minute"] for row in rows if kind_of(row) == kind])
+        )
+        for kind in dict.fromkeys(map(kind_of, rows))
     }
     result = {
         "machine": cpu_name(),

@@ -15,10 +15,8 @@ def rounds_of(deployments: list[Deployment], tables: np.ndarray) -> list[Round]:
 
 def test_what_was_measured_once_counts_as_it_is(deployments: list[Deployment]):
     one, other = deployments[:2]
-    rounds = rounds_of([one], np.full((1, 1, 1), 10.0)) + rounds_of(
-        [other], np.full((1, 1, 1), 7.0)
-    )
-    assert careful_ms(rounds) == {one: pytest.approx((10.0,)), other: pytest.approx((7.0,))}
+    rounds = [Round(latencies_ms=((one, (10.1,)),)), Round(latencies_ms=((other, (7.3,)),))]
+    assert careful_ms(rounds) == {one: (10.1,), other: (7.3,)}
     assert occasions(rounds) == {one: 1, other: 1}
 
 
