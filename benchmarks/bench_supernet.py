@@ -63,6 +63,7 @@ def main(
     seed: Annotated[
         int, typer.Option(help="Of the first round's batches; each later round has the next.")
     ] = 0,
+    images: Annotated[int, typer.Option(help="Of a step's batch.")] = 8,
     alone: Annotated[
         list[float] | None,
         typer.Option(help="A share of the curve whose subnet is also trained alone.  [0.08, 0.42]"),
@@ -79,6 +80,10 @@ def main(
     outside: Annotated[
         list[str] | None, typer.Option(help="A data folder that no training saw; repeat it.")
     ] = None,
+    device: Annotated[str, typer.Option(help="What torch computes on: cpu, cuda …")] = "cpu",
+    data_workers: Annotated[
+        int, typer.Option(help="Processes that prepare the batches of a training; 0: a thread.")
+    ] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
 ) -> None:
@@ -90,11 +95,13 @@ def main(
         checkpoint=checkpoint,
         data=tuple(data),
         work=work,
-        rounds=_rounds(steps or [2400], learning_rate or [5e-4], seed),
+        rounds=_rounds(steps or [2400], learning_rate or [5e-4], images, seed),
         search_views=search_views,
         final_views=final_views,
         outside=tuple(outside or ()),
         progress=progress,
+        device=device,
+        data_workers=data_workers,
     )
     shares, chosen = _shares(alone or [0.08, 0.42]), stage or STAGES
     unknown = set(chosen) - set(STAGES)
@@ -149,7 +156,9 @@ def main(
     _print_tables(found)
 
 
-def _rounds(steps: list[int], learning_rates: list[float], seed: int) -> tuple[TrainSettings, ...]:
+def _rounds(
+    steps: list[int], learning_rates: list[float], images: int, seed: int
+) -> tuple[TrainSettings, ...]:
     if len(steps) != len(learning_rates):
         raise UsageError(
             f"{len(steps)} × --steps and {len(learning_rates)} × --learning-rate don't go "
@@ -159,9 +168,9 @@ def _rounds(steps: list[int], learning_rates: list[float], seed: int) -> tuple[T
         TrainSettings(
             steps=count,
             learning_rate=rate,
-            validate_every=max(100, count // 600 * 100),
+            validate_every=max(100, count // 300 * 100),
             seed=seed + number,  # other batches in each round
-            batch=BatchSettings(),
+            batch=BatchSettings(images=images),
         )
         for number, (count, rate) in enumerate(zip(steps, learning_rates, strict=True))
     )

@@ -12,7 +12,6 @@ from hwsearch.evaluation import box_floor
 from hwsearch.evaluation.intervals import Clustered, mean_interval
 from hwsearch.records import SubnetConfig
 from hwsearch.space import SearchSpace
-from hwsearch.supernet.store import load_supernet
 from hwsearch.supernet.supernet import Supernet
 from supernet_study.bands import BANDS, best_of_band, candidates, regular, sized
 from supernet_study.runs import PASSES, fine_tuned_base, trained_alone, trained_supernet
@@ -28,7 +27,7 @@ def claims(study: Study) -> list[Row]:
     `gain` is the difference to the baseline, the base model fine-tuned as long, on the same
     objects; `gain_interval` is its 95 % interval by a bootstrap over images.
     """
-    base, net = load_supernet(study.start), trained_supernet(study)
+    base, net = study.untrained(), trained_supernet(study)
     largest, smallest = base.space.largest, base.space.smallest
     baseline = _baseline(study)
     rows = [
@@ -89,7 +88,7 @@ def compared_alone(study: Study, shares: Sequence[float]) -> list[Row]:
         study: data, budget, and where results are kept.
         shares: of `CURVE_SHARES`.
     """
-    regular = regular_subnets(load_supernet(study.start).space)
+    regular = regular_subnets(study.untrained().space)
     alone = {share: trained_alone(study, f"{share:.2f}", regular[share]) for share in shares}
     net = trained_supernet(study)
     rows = []

@@ -13,7 +13,7 @@ from dataclasses import replace
 from hwsearch.data.dataset import Dataset
 from hwsearch.data.open import open_dataset
 from hwsearch.records import SubnetConfig
-from hwsearch.supernet.store import MANIFEST_NAME, load_manifest, load_supernet, save_supernet
+from hwsearch.supernet.store import MANIFEST_NAME, load_manifest, save_supernet
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.supernet.training.rules import DrawSubnets, largest_only, sandwich
 from hwsearch.supernet.training.settings import TrainSettings
@@ -29,20 +29,20 @@ VALIDATION_VIEWS = 48
 
 def trained_supernet(study: Study) -> Supernet:
     """The supernet itself, by the sandwich rule."""
-    net = load_supernet(study.start)
+    net = study.untrained()
     draw = sandwich(net.space, net.removal_probabilities(), RANDOM_SUBNETS)
     return _trained_in_rounds(study, "supernet", net, draw=draw)
 
 
 def fine_tuned_base(study: Study) -> Supernet:
     """The full model, trained as many steps on the same batches: the baseline to beat."""
-    net = load_supernet(study.start)
+    net = study.untrained()
     return _trained_in_rounds(study, "base-fine-tuned", net, draw=largest_only(net.space))
 
 
 def trained_alone(study: Study, name: str, config: SubnetConfig) -> Supernet:
     """One subnet, cut out of the base model and trained as many steps with no other."""
-    net = load_supernet(study.start)
+    net = study.untrained()
     return _trained_in_rounds(
         study, f"alone-{name}", net, draw=lambda rng: [config], validated=False
     )
@@ -96,6 +96,7 @@ def trained(
             if validated
             else None
         ),
+        data_workers=study.data_workers,
         progress=study.progress,
     )
     if not (out / MANIFEST_NAME).exists():
@@ -106,6 +107,7 @@ def trained(
 def briefly_tuned(study: Study, net: Supernet, config: SubnetConfig, steps: int) -> Supernet:
     """A subnet of the trained supernet after a few steps on its own; `net` is not changed."""
     tuned = Supernet(net.sam, net.geometry, net.space, net.importance)
+    tuned.sam.to(net.sam.pixel_mean.device)
     settings = replace(
         study.settings,
         steps=steps,
@@ -122,6 +124,7 @@ def briefly_tuned(study: Study, net: Supernet, config: SubnetConfig, steps: int)
         draw_subnets=lambda rng: [config],
         directory=folder,
         purpose=f"tuned {net.weights_digest()}",
+        data_workers=study.data_workers,
         progress=study.progress,
     )
     (folder / CHECKPOINT_NAME).unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
+from hwsearch.compute import compute_device
 from hwsearch.data.dataset import distinct_names
 from hwsearch.data.open import open_dataset
 from hwsearch.evaluation import EvaluationSet, evaluate, evaluation_set
@@ -41,6 +42,8 @@ class Study:
         search_views: views of each set that subnets are chosen by.
         final_views: views of each set that figures are quoted on; none of the former.
         outside: data folders that no training saw, whose split `val` is looked at as well.
+        device: what torch computes on.
+        data_workers: processes that prepare the batches of a training.
     """
 
     start: Path
@@ -52,6 +55,8 @@ class Study:
     final_views: int
     outside: tuple[str, ...]
     progress: Progress
+    device: str = "cpu"
+    data_workers: int = 0
 
     @cached_property
     def digest(self) -> str:
@@ -67,6 +72,12 @@ class Study:
     def settings(self) -> TrainSettings:
         """Of the first round, which shorter trainings vary."""
         return self.rounds[0]
+
+    def untrained(self) -> Supernet:
+        """The supernet to start from, anew on the device."""
+        net = load_supernet(self.start)
+        net.sam.to(compute_device(self.device))
+        return net
 
     @cached_property
     def framing(self) -> Framing:

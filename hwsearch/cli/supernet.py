@@ -184,6 +184,9 @@ def train(
     ] = True,
     half: Annotated[bool, typer.Option("--half", help="Write the weights in fp16.")] = False,
     device: ComputeOption = "cpu",
+    data_workers: Annotated[
+        int, typer.Option(min=0, help="Processes that prepare batches, for a GPU; 0: a thread.")
+    ] = 0,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -225,6 +228,7 @@ def train(
             random_subnets=None if largest_only else random_subnets,
             half=half,
             device=device,
+            data_workers=data_workers,
             progress=progress,
         )
     figures = trained.history[-1]

@@ -27,6 +27,7 @@ def train_supernet(
     random_subnets: int | None = 2,
     half: bool = False,
     device: str = "cpu",
+    data_workers: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Supernet, SupernetManifest]:
     """Train a supernet and write the result; an interrupted run resumes.
@@ -40,6 +41,7 @@ def train_supernet(
             the largest alone, as plain fine-tuning does.
         half: write the weights in fp16.
         device: what torch computes on, `cpu`, `cuda`, `cuda:N` or `mps`.
+        data_workers: processes that prepare batches; 0 for one thread of this process.
         progress: who shows the steps.
 
     Raises:
@@ -67,6 +69,7 @@ def train_supernet(
         directory=out,
         purpose=f"{supernet.weights_digest()} {random_subnets}",
         validate=validation(data, framing=manifest.framing, max_views=VALIDATION_VIEWS),
+        data_workers=data_workers,
         progress=progress,
     )
     entry: dict[str, float | int | str] = {

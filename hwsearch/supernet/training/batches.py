@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils import data
 
 from hwsearch.data.dataset import Dataset
 from hwsearch.data.framing import View, fit, image_view, low_res_masks, object_view
@@ -71,23 +72,50 @@ def training_batches(
     seed: int,
     start: int,
     stop: int,
+    workers: int = 0,
 ) -> Iterator[TrainingBatch]:
-    """Batches of the steps `start` … `stop` − 1, each prepared while the last one is in use.
+    """Batches of the steps `start` … `stop` − 1, prepared while earlier ones are in use.
 
-    A batch depends only on the seed and its step, so a resumed run sees what it would have seen.
+    A batch depends only on the seed and its step, so a resumed run sees what it would have seen,
+    whatever the number of workers.
+
+    Args:
+        datasets: drawn from evenly.
+        resolution: side of the input frame in pixels.
+        mask_size: side of the soft masks in cells.
+        settings: what a batch holds.
+        seed: of all draws.
+        start: the first step.
+        stop: the step after the last.
+        workers: processes that prepare batches, each with caches of its own; 0 for one thread.
     """
-
-    def compose(step: int) -> TrainingBatch:
-        rng = np.random.default_rng([seed, step])
-        return compose_batch(datasets, resolution, mask_size, settings, rng)
-
+    batches = _StepBatches(datasets, (resolution, mask_size), settings, seed)
+    if workers:
+        yield from data.DataLoader(
+            batches, batch_size=None, sampler=range(start, stop), num_workers=workers
+        )
+        return
     with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(compose, start)
+        upcoming = pool.submit(batches.__getitem__, start)
         for step in range(start, stop):
             batch = upcoming.result()
             if step + 1 < stop:
-                upcoming = pool.submit(compose, step + 1)
+                upcoming = pool.submit(batches.__getitem__, step + 1)
             yield batch
+
+
+@dataclass(frozen=True)
+class _StepBatches(data.Dataset[TrainingBatch]):
+    """The batch of each step, as a data loader's workers ask for it."""
+
+    datasets: Sequence[Dataset]
+    sizes: tuple[int, int]
+    settings: BatchSettings
+    seed: int
+
+    def __getitem__(self, step: int) -> TrainingBatch:
+        rng = np.random.default_rng([self.seed, step])
+        return compose_batch(self.datasets, *self.sizes, self.settings, rng)
 
 
 def compose_batch(

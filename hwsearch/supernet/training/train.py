@@ -38,6 +38,7 @@ def train(
     directory: Path,
     purpose: str = "",
     validate: Validate | None = None,
+    data_workers: int = 0,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Train a supernet in place; an interrupted run resumes where its last checkpoint was.
@@ -54,6 +55,7 @@ def train(
         directory: holds the checkpoint of the running training and its log `training.jsonl`.
         purpose: what is trained by which rule; a checkpoint of another purpose is refused.
         validate: called now and then with the averaged weights in place; its figures are logged.
+        data_workers: processes that prepare batches; 0 for one thread of this process.
         progress: who shows the steps.
 
     Returns:
@@ -72,6 +74,7 @@ def train(
             directory=directory,
             purpose=purpose,
             validate=validate,
+            data_workers=data_workers,
             progress=progress or SilentProgress(),
         )
 
@@ -85,6 +88,7 @@ def _train(
     directory: Path,
     purpose: str,
     validate: Validate | None,
+    data_workers: int,
     progress: Progress,
 ) -> list[dict[str, float]]:
     sam = supernet.sam
@@ -103,6 +107,7 @@ def _train(
         seed=settings.seed,
         start=start,
         stop=settings.steps,
+        workers=data_workers,
     )
     sam.train()
     with TrainingLog(directory, start) as log, progress.task("training", settings.steps) as advance:

@@ -137,7 +137,14 @@ def equal(one: TrainingBatch, other: TrainingBatch) -> bool:
     return all(torch.equal(getattr(one, name), getattr(other, name)) for name in vars(one))
 
 
-def run(start: int, stop: int, *, seed: int = 3, sets: Sequence[Pictures] = (CORNERS,)):
+def run(
+    start: int,
+    stop: int,
+    *,
+    seed: int = 3,
+    sets: Sequence[Pictures] = (CORNERS,),
+    workers: int = 0,
+):
     batches = training_batches(
         sets,
         resolution=RESOLUTION,
@@ -146,6 +153,7 @@ def run(start: int, stop: int, *, seed: int = 3, sets: Sequence[Pictures] = (COR
         seed=seed,
         start=start,
         stop=stop,
+        workers=workers,
     )
     return list(batches)
 
@@ -158,6 +166,11 @@ def test_a_batch_depends_on_the_seed_and_its_step_alone():
     assert equal(through[3], resumed[1])
     assert not equal(through[0], through[1])
     assert not equal(run(0, 1, seed=4)[0], through[0])
+
+
+def test_worker_processes_prepare_the_same_batches_in_the_same_order():
+    for prepared, expected in zip(run(1, 6, workers=2), run(1, 6), strict=True):
+        assert equal(prepared, expected)
 
 
 def test_nothing_left_to_do_gives_no_batch():
