@@ -41,6 +41,11 @@ def physical_cores() -> int:
     return min(len(places), logical_cores())
 
 
+def available_memory_bytes() -> int:
+    """Main memory that new processes can have without others being swapped out."""
+    return int(psutil.virtual_memory().available)
+
+
 def _name_from_proc() -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -82,6 +82,35 @@ def test_correction_recovers_the_latency_from_a_drifting_machine(
     assert np.abs(raw - 1).max() > 0.1
 
 
+def test_a_group_has_as_many_as_memory_holds(
+    tmp_path: Path, reference: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    subjects = [make_subject(tmp_path, k) for k in range(7)]
+    each = 1 << 30
+
+    def available() -> int:
+        return 6 * each - len(machine.open_paths) // 2 * each  # an encoder and a decoder each
+
+    monkeypatch.setattr("hwsearch.profiler.session.available_memory_bytes", available)
+    monkeypatch.setattr("hwsearch.profiler.pair.LocalHost.memory_bytes", lambda host: each)
+    report, measurements = run(machine, subjects, reference)
+    assert len(report.rounds) == 2
+    assert machine.most_open == 2 * 5
+    assert sorted(m.subnet_id for m in measurements) == sorted(s.subnet.id for s in subjects)
+
+
+def test_a_subject_that_memory_may_not_hold_is_tried_alone(
+    tmp_path: Path, reference: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwsearch.profiler.session.available_memory_bytes", lambda: 0)
+    monkeypatch.setattr("hwsearch.profiler.pair.LocalHost.memory_bytes", lambda host: 1)
+    machine = Machine()
+    report, measurements = run(machine, [make_subject(tmp_path, k) for k in range(3)], reference)
+    assert len(report.rounds) == len(measurements) == 3
+    assert machine.most_open == 2 * 2
+
+
 def test_without_drift_the_correction_changes_nothing(tmp_path: Path, reference: Subject) -> None:
     report, (measurement,) = run(Machine(), [make_subject(tmp_path, 0)], reference)
     assert measurement.encoder_ms == pytest.approx(100)
