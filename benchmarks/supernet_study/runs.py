@@ -15,7 +15,7 @@ from hwsearch.data.open import open_dataset
 from hwsearch.records import SubnetConfig
 from hwsearch.supernet.store import MANIFEST_NAME, load_manifest, save_supernet
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.supernet.training.rules import DrawSubnets, largest_only, sandwich
+from hwsearch.supernet.training.rules import DrawSubnets, alone, sandwich
 from hwsearch.supernet.training.settings import TrainSettings
 from hwsearch.supernet.training.state import CHECKPOINT_NAME
 from hwsearch.supernet.training.train import train
@@ -37,15 +37,13 @@ def trained_supernet(study: Study) -> Supernet:
 def fine_tuned_base(study: Study) -> Supernet:
     """The full model, trained as many steps on the same batches: the baseline to beat."""
     net = study.untrained()
-    return _trained_in_rounds(study, "base-fine-tuned", net, draw=largest_only(net.space))
+    return _trained_in_rounds(study, "base-fine-tuned", net, draw=alone(net.space.largest))
 
 
 def trained_alone(study: Study, name: str, config: SubnetConfig) -> Supernet:
     """One subnet, cut out of the base model and trained as many steps with no other."""
     net = study.untrained()
-    return _trained_in_rounds(
-        study, f"alone-{name}", net, draw=lambda rng: [config], validated=False
-    )
+    return _trained_in_rounds(study, f"alone-{name}", net, draw=alone(config), validated=False)
 
 
 def round_names(study: Study, name: str) -> list[str]:
@@ -121,7 +119,7 @@ def briefly_tuned(study: Study, net: Supernet, config: SubnetConfig, steps: int)
         tuned,
         training_sets(study.data),
         settings=settings,
-        draw_subnets=lambda rng: [config],
+        draw_subnets=alone(config),
         directory=folder,
         purpose=f"tuned {net.weights_digest()}",
         data_workers=study.data_workers,

@@ -36,8 +36,8 @@ def export(
     subnet: Annotated[
         str | None,
         typer.Option(
-            help="Without a study: 'largest', 'smallest' or a JSON file of a SubnetConfig of "
-            "--supernet. The bundle then has neither accuracy nor latency."
+            help="Without a study: 'largest', 'smallest', a SubnetConfig file or a bundle "
+            "that holds it, of --supernet. The bundle then has neither accuracy nor latency."
         ),
     ] = None,
     formats: Annotated[
@@ -104,9 +104,9 @@ def export(
     from hwsearch.export.engines import EngineOptions
     from hwsearch.export.manifest import Precision, read_manifest
     from hwsearch.supernet.store import load_manifest, load_supernet
-    from hwsearch.workflow.evaluate import named_subnet
     from hwsearch.workflow.export import export_pick, export_subnet
     from hwsearch.workflow.search import load_study
+    from hwsearch.workflow.subnets import named_subnet
     from hwsearch.workflow.workspace import Workspace
 
     engines = None

@@ -167,11 +167,16 @@ def train(
     ] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Most prompts an image.")] = 4,
     random_subnets: Annotated[
-        int, typer.Option(min=0, help="Subnets a step beside the largest and the smallest.")
-    ] = 2,
-    largest_only: Annotated[
-        bool, typer.Option("--largest-only", help="Plain fine-tuning of the full model.")
-    ] = False,
+        int | None,
+        typer.Option(min=0, help="Subnets a step beside the largest and the smallest; default: 2."),
+    ] = None,
+    subnet: Annotated[
+        str | None,
+        typer.Option(
+            help="Fine-tune this one alone, at the others' expense: 'largest', 'smallest', a file "
+            "with a SubnetConfig, or a bundle."
+        ),
+    ] = None,
     learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 5e-4,
     distillation: Annotated[
         bool, typer.Option("--distil/--no-distil", help="In-place distillation.")
@@ -194,6 +199,8 @@ def train(
 
     [bold]Example:[/bold] hwsearch supernet train vit_b-supernet --data coco --data my-images
     --out vit_b-trained --steps 10000
+    [bold]Example:[/bold] hwsearch supernet train vit_b-trained --subnet runs/bundle --data coco
+    --out vit_b-tuned --steps 2000
     """
     from hwsearch.cli.progress import RichProgress
     from hwsearch.evaluation import default_batch
@@ -203,6 +210,8 @@ def train(
     from hwsearch.supernet.training.settings import TrainSettings
     from hwsearch.workflow.training import train_supernet
 
+    if subnet is not None and random_subnets is not None:
+        raise UsageError("--subnet trains one alone, without --random-subnets: leave one out.")
     if not learning_rate > 0:
         raise UsageError(f"The learning rate has to be positive, not {learning_rate:g}.")
     manifest = load_manifest(supernet)
@@ -225,7 +234,8 @@ def train(
             data=data,
             out=out,
             settings=settings,
-            random_subnets=None if largest_only else random_subnets,
+            random_subnets=2 if random_subnets is None else random_subnets,
+            subnet=subnet,
             half=half,
             device=device,
             data_workers=data_workers,
@@ -252,8 +262,8 @@ def evaluate(
     subnet: Annotated[
         str | None,
         typer.Option(
-            help="'largest' (the default), 'smallest' or a file with a SubnetConfig; not with a "
-            "bundle, which holds a single one."
+            help="'largest' (the default), 'smallest', a SubnetConfig file, or a bundle that "
+            "holds it; not where a bundle is evaluated."
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",

@@ -27,7 +27,7 @@ from hwsearch.records import SamGeometry
 from hwsearch.sam import build_sam
 from hwsearch.space import SearchSpace, default_space
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.supernet.training.rules import largest_only
+from hwsearch.supernet.training.rules import alone
 from hwsearch.supernet.training.settings import TrainSettings
 from hwsearch.supernet.training.train import train
 from hwsearch.supernet.training.validation import validation
@@ -83,7 +83,7 @@ def pretrain(
             model,
             [open_dataset(source, "train") for source in data],
             settings=settings,
-            draw_subnets=largest_only(model.space),
+            draw_subnets=alone(model.space.largest),
             purpose=f"pretraining from {model.weights_digest()}" if start else "pretraining",
             directory=out.parent / f"{out.stem}-training",
             validate=validation(data, framing="object", max_views=96),

@@ -28,8 +28,8 @@ from hwsearch.export.manifest import MANIFEST_FILE
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Accuracy, Framing, SamGeometry, SubnetConfig
 from hwsearch.supernet.store import load_manifest, load_supernet, supernet_directory
-from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.bundle_segmenter import open_segmenter
+from hwsearch.workflow.subnets import named_subnet
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ def evaluate_model(
     Args:
         model: a supernet directory, `demo`, or a bundle.
         plan: what to evaluate on.
-        subnet: `largest` (also None), `smallest` or a file with a `SubnetConfig`; a bundle holds
-            one subnet and takes no such choice.
+        subnet: as `named_subnet` takes it, None for `largest`; a bundle holds one subnet and takes
+            no such choice.
         progress: who shows the images.
 
     Raises:
@@ -160,7 +160,7 @@ def evaluate_subnet(
     subnet: str = "largest",
     progress: Progress | None = None,
 ) -> SubnetAccuracy:
-    """Evaluate `largest`, `smallest` or a subnet from a file, in torch.
+    """Evaluate a subnet, which `named_subnet` finds, in torch.
 
     Raises:
         CheckpointError: the supernet can't be read.
@@ -249,26 +249,6 @@ def _judge(
 def _mean_of_known(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
-
-
-def named_subnet(supernet: Supernet, name: str) -> SubnetConfig:
-    """The subnet that `largest`, `smallest` or a JSON file names.
-
-    Raises:
-        UsageError: the file is missing, damaged, or its subnet is not in the search space.
-    """
-    if name == "largest":
-        return supernet.space.largest
-    if name == "smallest":
-        return supernet.space.smallest
-    path = Path(name)
-    if not path.is_file():
-        raise UsageError(
-            f"There is no subnet {name!r}: say largest, smallest or a JSON file of a SubnetConfig."
-        )
-    config = SubnetConfig.from_json(path.read_bytes())
-    supernet.space.validate_config(config)
-    return config
 
 
 def named_split(text: str) -> Split:

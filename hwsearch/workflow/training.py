@@ -10,10 +10,11 @@ from hwsearch.data.open import open_dataset
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.supernet.store import SupernetManifest, load_manifest, load_supernet, save_supernet
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.supernet.training.rules import largest_only, sandwich
+from hwsearch.supernet.training.rules import alone, sandwich
 from hwsearch.supernet.training.settings import TrainSettings
 from hwsearch.supernet.training.train import train
 from hwsearch.supernet.training.validation import validation
+from hwsearch.workflow.subnets import named_subnet
 
 VALIDATION_VIEWS = 64
 
@@ -24,7 +25,8 @@ def train_supernet(
     data: Sequence[str],
     out: Path,
     settings: TrainSettings,
-    random_subnets: int | None = 2,
+    random_subnets: int = 2,
+    subnet: str | None = None,
     half: bool = False,
     device: str = "cpu",
     data_workers: int = 0,
@@ -37,8 +39,9 @@ def train_supernet(
         data: data folders or `scenes`, drawn from evenly.
         out: the supernet directory to write; it also holds the checkpoint and the log.
         settings: how long and how.
-        random_subnets: subnets of each step beside the largest and the smallest; None to train
-            the largest alone, as plain fine-tuning does.
+        random_subnets: subnets of each step beside the largest and the smallest.
+        subnet: the one to train alone, as `named_subnet` takes it: `largest` for plain fine-tuning
+            of the full model; None for the sandwich rule.
         half: write the weights in fp16.
         device: what torch computes on, `cpu`, `cuda`, `cuda:N` or `mps`.
         data_workers: processes that prepare batches; 0 for one thread of this process.
@@ -47,7 +50,8 @@ def train_supernet(
     Raises:
         CheckpointError: the supernet can't be read, or `out` belongs to another training.
         DataError: a data set can't be used.
-        UsageError: there is no such device.
+        ExportError: the bundle that names the subnet can't be read.
+        UsageError: there is no such device or subnet.
         DeviceError: torch can't use it here.
         TrainingError: the loss is no longer a number, or another process trains into `out`.
     """
@@ -55,11 +59,13 @@ def train_supernet(
     computes_on = compute_device(device)
     supernet, manifest = load_supernet(source), load_manifest(source)
     supernet.sam.to(computes_on)
+    config = None if subnet is None else named_subnet(supernet, subnet)
     draw = (
-        largest_only(supernet.space)
-        if random_subnets is None
-        else sandwich(supernet.space, supernet.removal_probabilities(), random_subnets)
+        sandwich(supernet.space, supernet.removal_probabilities(), random_subnets)
+        if config is None
+        else alone(config)
     )
+    rule = str(random_subnets) if config is None else f"alone {config.id}"
     datasets = [open_dataset(folder, "train") for folder in data]
     log = train(
         supernet,
@@ -67,15 +73,20 @@ def train_supernet(
         settings=settings,
         draw_subnets=draw,
         directory=out,
-        purpose=f"{supernet.weights_digest()} {random_subnets}",
-        validate=validation(data, framing=manifest.framing, max_views=VALIDATION_VIEWS),
+        purpose=f"{supernet.weights_digest()} {rule}",
+        validate=validation(
+            data,
+            framing=manifest.framing,
+            max_views=VALIDATION_VIEWS,
+            subnets=None if config is None else {"subnet": config},
+        ),
         data_workers=data_workers,
         progress=progress,
     )
     entry: dict[str, float | int | str] = {
         **(log[-1] if log else {}),  # the settings' own learning rate, not the last of its cosine
         "data": ", ".join(dataset.name for dataset in datasets),
-        "random_subnets": "none" if random_subnets is None else random_subnets,
+        **({"random_subnets": random_subnets} if config is None else {"subnet": config.id}),
         "learning_rate": settings.learning_rate,
         "images_per_step": settings.batch.images,
         "distillation": settings.distillation,

@@ -150,6 +150,9 @@ def test_things_that_are_not_there(fails, tmp_path):
     assert "no box" in fails(*predict, "5,5,1,1", code=2)
 
 
+TRAIN = ("supernet", "train", "demo", "--data", "scenes", "--out", "nowhere", "--steps", "1")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -158,6 +161,8 @@ def test_things_that_are_not_there(fails, tmp_path):
         (["no-such-command"], "no-such-command"),
         (["profile", "--device", "cpu", "--samples", "many"], "--samples"),
         (["supernet", "train", "demo"], "--data"),
+        ([*TRAIN, "--subnet", "largest", "--random-subnets", "1"], "without --random-subnets"),
+        ([*TRAIN, "--subnet", "nowhere.json"], "or a bundle"),
     ],
 )
 def test_arguments_that_are_missing_or_wrong(capsys, arguments, said):

@@ -94,6 +94,7 @@ def test_from_checkpoint_to_masks(place, tmp_path, capsys):
     assert pick.id in (place / "studies" / "tiny" / "report.html").read_text()
     assert report["pick"] == found["pick"]
 
+    _a_pick_is_tuned_and_exported(place, pick, capsys)
     _an_unreachable_target_ends_with_three(place, capsys)
     _a_damaged_bundle_is_refused(place, tmp_path, capsys)
 
@@ -104,6 +105,34 @@ def _predicted_in_torch(sam, sample):
     predictor = SamPredictor(sam)
     predictor.set_image(sample.image)
     return predictor.predict(box=sample.instances[0].box)
+
+
+def _a_pick_is_tuned_and_exported(place, pick, capsys):
+    tuned, bundle = place / "tuned", place / "bundle"
+    trained = command(
+        capsys,
+        *("supernet", "train", place / "trained", "--subnet", bundle, "--data", place / "data"),
+        *("--out", tuned, "--steps", 2, "--images", 2),
+    )
+    assert trained["subnet"] == pick.id
+    assert "random_subnets" not in trained
+    judged = command(
+        capsys, "supernet", "evaluate", tuned, "--subnet", bundle, "--data", place / "data"
+    )
+    assert judged["subnet"] == pick.model_dump(mode="json")
+    assert trained["subnet/mean"] == pytest.approx(judged["miou"])
+    exported = command(
+        capsys,
+        *("export", "--supernet", tuned, "--subnet", bundle, "--workspace", place),
+        *("--out", place / "tuned-bundle"),
+    )
+    assert exported["subnet"] == judged["subnet"]
+    name = "image_encoder.neck.0.weight"
+    before, after = (
+        hwsearch.load_supernet(folder).extract(pick).state_dict()[name]
+        for folder in (place / "trained", tuned)
+    )
+    assert not torch.equal(before, after)
 
 
 def _an_unreachable_target_ends_with_three(place, capsys):

@@ -36,6 +36,6 @@ def random_only(
     return lambda rng: [space.sample(rng, removal_probabilities or None) for _ in range(subnets)]
 
 
-def largest_only(space: SearchSpace) -> DrawSubnets:
-    """Plain training of the full model."""
-    return lambda rng: [space.largest]
+def alone(config: SubnetConfig) -> DrawSubnets:
+    """One subnet and no other: plain training of the full model, or fine-tuning of a pick."""
+    return lambda rng: [config]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hwsearch.data.dataset import distinct_names
 from hwsearch.data.open import open_dataset
 from hwsearch.evaluation import EvaluationSet, evaluate, evaluation_set
 from hwsearch.records import Framing, SubnetConfig
+from hwsearch.space import SearchSpace
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.supernet.training.train import Validate
 
@@ -24,16 +25,21 @@ def validation_sets(
     ]
 
 
-def validation(sources: Sequence[str], *, framing: Framing, max_views: int) -> Validate:
+def validation(
+    sources: Sequence[str],
+    *,
+    framing: Framing,
+    max_views: int,
+    subnets: Mapping[str, SubnetConfig] | None = None,
+) -> Validate:
     """A function that gives the mIoU of a few fixed subnets on each source.
-
-    These are the largest, the smallest, and the regular ones a third and two thirds of the way
-    up; of a space with one subnet, that one.
 
     Args:
         sources: data folders, or `scenes`; their split `val` is used.
         framing: how the model sees the data.
         max_views: so many views of each source.
+        subnets: by the names that they are logged under; None for the largest, the smallest, and
+            the regular ones a third and two thirds of the way up, each once.
     """
     sets = validation_sets(sources, framing=framing, max_views=max_views)
     names = distinct_names([chosen.data for chosen in sets])
@@ -41,8 +47,7 @@ def validation(sources: Sequence[str], *, framing: Framing, max_views: int) -> V
     def validate(supernet: Supernet) -> dict[str, float]:
         figures: dict[str, float] = {}
         seen: set[SubnetConfig] = set()
-        for name, share in VALIDATED.items():
-            config = supernet.space.between(share)
+        for name, config in (subnets or _regular(supernet.space)).items():
             if config in seen:
                 continue
             seen.add(config)
@@ -55,3 +60,7 @@ def validation(sources: Sequence[str], *, framing: Framing, max_views: int) -> V
         return figures
 
     return validate
+
+
+def _regular(space: SearchSpace) -> dict[str, SubnetConfig]:
+    return {name: space.between(share) for name, share in VALIDATED.items()}

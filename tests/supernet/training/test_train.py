@@ -18,7 +18,7 @@ from hwsearch.sam import build_sam
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.supernet.training.batches import BatchSettings
 from hwsearch.supernet.training.log import LOG_NAME
-from hwsearch.supernet.training.rules import DrawSubnets, largest_only, sandwich
+from hwsearch.supernet.training.rules import DrawSubnets, alone, sandwich
 from hwsearch.supernet.training.settings import TrainSettings
 from hwsearch.supernet.training.state import CHECKPOINT_NAME
 from hwsearch.supernet.training.train import train
@@ -195,7 +195,7 @@ def test_the_loss_falls(tmp_path: Path):
         checkpoint_every=5,
         validate_every=1000,
     )
-    run(tmp_path, settings=settings, draw=largest_only(tiny_space()))
+    run(tmp_path, settings=settings, draw=alone(tiny_space().largest))
     losses = [line["loss"] for line in lines_of(tmp_path)]
     assert np.mean(losses[-2:]) < 0.7 * losses[0]
 
@@ -296,7 +296,7 @@ def test_the_sandwich_rule():
     # Layer 2 is left out for sure, the others never are.
     assert {config.indices for config in between} == {(0, 1, 3)}
     assert len(set(between)) == 3
-    assert largest_only(space)(np.random.default_rng(0)) == [subnet()]
+    assert alone(subnet())(np.random.default_rng(0)) == [subnet()]
 
 
 def test_bfloat16_learns_too(tmp_path: Path):

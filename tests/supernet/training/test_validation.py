@@ -47,3 +47,13 @@ def test_a_space_of_one_subnet_is_judged_once():
     assert supernet.space.smallest == subnet()
     figures = validation.validation(["leaves"], framing="image", max_views=4)(supernet)
     assert figures.keys() == {"largest/leaves", "largest/mean"}
+
+
+def test_a_single_subnet_is_judged_where_it_alone_is_trained(supernet: Supernet):
+    smallest = supernet.space.smallest
+    validate = validation.validation(
+        ["leaves"], framing="image", max_views=4, subnets={"subnet": smallest}
+    )
+    (leaves,) = validation.validation_sets(["leaves"], framing="image", max_views=4)
+    miou = evaluate(supernet.extract(smallest), leaves).miou
+    assert validate(supernet) == {"subnet/leaves": miou, "subnet/mean": miou}
