@@ -63,7 +63,7 @@ def main(
     seed: Annotated[
         int, typer.Option(help="Of the first round's batches; each later round has the next.")
     ] = 0,
-    images: Annotated[int, typer.Option(help="Of a step's batch.")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="Of a step's batch.")] = 8,
     alone: Annotated[
         list[float] | None,
         typer.Option(help="A share of the curve whose subnet is also trained alone.  [0.08, 0.42]"),
@@ -82,7 +82,8 @@ def main(
     ] = None,
     device: Annotated[str, typer.Option(help="What torch computes on: cpu, cuda …")] = "cpu",
     data_workers: Annotated[
-        int, typer.Option(help="Processes that prepare the batches of a training; 0: a thread.")
+        int,
+        typer.Option(min=0, help="Processes that prepare batches; 0: a thread."),
     ] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
@@ -141,6 +142,7 @@ def main(
             size_curve(work / "figures" / "size.png", rows, curve(study))
     found["conditions"] = {
         **capture_conditions().model_dump(),
+        "device": device,
         "threads": threads,
         "rounds": [asdict(settings) for settings in study.rounds],
         "search_views": search_views,
@@ -168,7 +170,7 @@ def _rounds(
         TrainSettings(
             steps=count,
             learning_rate=rate,
-            validate_every=max(100, count // 300 * 100),
+            validate_every=max(100, count // 600 * 100),
             seed=seed + number,  # other batches in each round
             batch=BatchSettings(images=images),
         )

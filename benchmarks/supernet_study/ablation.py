@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hwsearch.checkpoint import load_checkpoint
+from hwsearch.compute import compute_device
 from hwsearch.records import ScoreMethod, SubnetConfig
 from hwsearch.supernet.activations import activation_norms
 from hwsearch.supernet.importance import with_uniform_removal
@@ -147,6 +148,7 @@ def _start(study: Study, ordering: Ordering) -> Supernet:
     net = Supernet(sam, geometry, found.space, found.importance)
     if ordering != "none":
         reorder(net, _scores(study, net, ordering))
+    net.sam.to(compute_device(study.device))
     return net
 
 

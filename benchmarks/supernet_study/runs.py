@@ -133,7 +133,7 @@ _opened: dict[tuple[str, ...], list[Dataset]] = {}
 
 
 def training_sets(data: Sequence[str]) -> list[Dataset]:
-    """The training splits, opened once, so that later trainings find images and masks decoded."""
+    """The training splits, opened once: later trainings without workers find images decoded."""
     key = tuple(data)
     if key not in _opened:
         _opened[key] = [open_dataset(source, "train") for source in data]

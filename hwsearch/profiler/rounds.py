@@ -21,15 +21,19 @@ _QUICK_RESAMPLES = 200  # to know when to stop; it falls between the turns and m
 class GroupTimes:
     """What the rounds of one group gave: turns, failures and memory by subject's number.
 
-    `subjects`, how many there were, and `memory_bytes` are filled in by whoever opened the models.
+    `memory_bytes` is filled in by whoever opened the models.
     """
 
     slices: dict[int, list[Slice]]
     failures: dict[int, Exception]
     reference: list[Slice]
     rounds: int
-    subjects: int = 0
     memory_bytes: dict[int, int | None] = field(default_factory=dict)
+
+    @property
+    def subjects(self) -> set[int]:
+        """Numbers of the subjects that were opened, or could not be."""
+        return self.slices.keys() | self.failures.keys()
 
 
 @dataclass(frozen=True)

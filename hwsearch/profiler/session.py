@@ -27,9 +27,9 @@ from hwsearch.records import Measurement, Target
 from hwsearch.runtime.gpus import is_on_gpu
 from hwsearch.runtime.hardware import available_memory_bytes
 
-# So many times the largest of a group's models may the next one take. Where a subject's resolution
-# is 8/7 of the largest so far, as 1024 px is of 896, its attention maps take 1.7 times as much.
-_GROWTH = 1.75
+# The larger models of a group are opened first; so many times as much as the largest that is open
+# may the next one take, since at one resolution models differ by their weights.
+_GROWTH = 1.25
 
 __all__ = ["SessionReport", "SessionSettings", "Subject", "measure"]
 
@@ -164,11 +164,12 @@ def _measure(
         reference_host = stack.enter_context(session.new_host())
         reference_pair = _open_reference(session, reference, reference_host)
         while waiting:
+            group = sorted(waiting[:size], key=lambda s: s.subnet.resolution, reverse=True)
             conditions = capture_conditions()
             with GpuWatch(session.origin.target) as watch:
                 times = _time_group(
                     session,
-                    waiting[:size],
+                    group,
                     reference=reference,
                     reference_pair=reference_pair,
                     reference_host=reference_host,
@@ -176,9 +177,8 @@ def _measure(
                     watch=watch,
                 )
             found.append(times)
-            group, waiting = waiting[: times.subjects], waiting[times.subjects :]
-            if waiting and times.subjects < size:
-                progress.log(f"Memory holds {times.subjects} subnets beside the reference.")
+            opened = len(times.subjects)
+            group, waiting = group[:opened], [*group[opened:], *waiting[size:]]
             gpu = watch.worst()
             throttled_by |= set(gpu.throttled_by if gpu else ())
             anchor_ms, measurements = judge_group(
@@ -270,12 +270,7 @@ def _time_group(
         except Exception as error:
             raise _reference_error(reference, error) from error
         memory = {number: hosts[number].memory_bytes() for number in pairs}
-    return replace(
-        times,
-        subjects=len(hosts),
-        failures={**failures, **times.failures},
-        memory_bytes=memory,
-    )
+    return replace(times, failures={**failures, **times.failures}, memory_bytes=memory)
 
 
 def _is_full(target: Target, hosts: Sequence[Host]) -> bool:

@@ -28,7 +28,8 @@ class SessionSettings:
         relative_half_width: a subject is done once the 95 % interval of its corrected median
             reaches no further than this share of the median to either side.
         budget_s: seconds of rounds after which a group ends.
-        group_size: subjects that are open at the same time, beside the reference.
+        group_size: subjects that are open at the same time, beside the reference; fewer where
+            memory holds no more.
         max_half_width: a measurement is marked if the interval of its corrected latency reaches
             further than this share to either side, or if the two halves of its turns differ by
             more than three times as much.

@@ -12,6 +12,7 @@ import psutil
 
 _CPU_FILES = Path("/sys/devices/system/cpu")
 _QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
+_MEMORY_FOLDER = Path("/sys/fs/cgroup")
 
 
 @functools.cache
@@ -42,8 +43,10 @@ def physical_cores() -> int:
 
 
 def available_memory_bytes() -> int:
-    """Main memory that new processes can have without others being swapped out."""
-    return int(psutil.virtual_memory().available)
+    """Main memory that new processes can have: of the machine, and of the container's limit."""
+    of_machine = int(psutil.virtual_memory().available)
+    of_container = _container_memory_left()
+    return of_machine if of_container is None else min(of_machine, of_container)
 
 
 def _name_from_proc() -> str | None:
@@ -78,3 +81,15 @@ def _container_quota() -> int | None:
         return max(1, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no cgroup v2, or "max": no limit
         return None
+
+
+def _container_memory_left() -> int | None:
+    """Bytes that the control group still grants (cgroup v2); cached files give way."""
+    try:
+        limit = int((_MEMORY_FOLDER / "memory.max").read_text())
+        used = int((_MEMORY_FOLDER / "memory.current").read_text())
+        lines = (_MEMORY_FOLDER / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
+        return None
+    cached = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return max(0, limit - used + cached)

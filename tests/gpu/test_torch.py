@@ -8,6 +8,7 @@ import pytest
 from hwsearch.cli.main import run
 from hwsearch.compute import compute_device
 from hwsearch.errors import DeviceError
+from hwsearch.supernet.store import load_supernet
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
@@ -30,7 +31,7 @@ def evaluated(supernet: str, device: str, capsys: pytest.CaptureFixture[str]) ->
 def test_a_gpu_finds_the_accuracy_that_the_cpu_finds(capsys: pytest.CaptureFixture[str]):
     found, expected = (evaluated("demo", device, capsys) for device in ("cuda", "cpu"))
     for name in ("miou", "miou_oracle", "one_click_miou"):
-        assert found[name] == pytest.approx(expected[name], abs=2e-3)
+        assert found[name] == pytest.approx(expected[name], abs=1e-3)
 
 
 def test_a_supernet_trained_on_a_gpu_works_on_the_cpu(
@@ -39,9 +40,7 @@ def test_a_supernet_trained_on_a_gpu_works_on_the_cpu(
     words = ["supernet", "train", "demo", "--data", "scenes", "--out", str(tmp_path / "trained")]
     assert run([*words, "--steps", "3", "--device", "cuda", "--data-workers", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == 3
-    before, after = (
-        evaluated(supernet, "cpu", capsys)["miou"]
-        for supernet in ("demo", str(tmp_path / "trained"))
-    )
+    trained = str(tmp_path / "trained")
+    assert load_supernet(trained).weights_digest() != load_supernet("demo").weights_digest()
+    before, after = (evaluated(name, "cpu", capsys)["miou"] for name in ("demo", trained))
     assert after == pytest.approx(before, abs=0.05)
-    assert after != before

@@ -107,12 +107,14 @@ def make_subject(
     *,
     encoder_s: float = 0.1,
     decoder_s: float = 0.01,
+    resolution: int = 64,
     fails: str = "",
     interrupt: bool = False,
 ) -> Subject:
     """A subject with fake files; `fails` is `open`, `infer` or `turn K` of the encoder."""
     subnet = SubnetConfig(
-        resolution=64, layers=(LayerConfig(index=0, mlp_width=8 * (number + 1), heads=1),)
+        resolution=resolution,
+        layers=(LayerConfig(index=0, mlp_width=8 * (number + 1), heads=1),),
     )
     encoder, decoder = folder / f"encoder-{number}.onnx", folder / f"decoder-{number}.onnx"
     facts = {"fails": "", "interrupt": interrupt, "warm": 4}

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import Machine, make_subject
+from fakes import FakeRunner, Machine, make_subject
 
 from hwsearch.errors import ProfileError, UsageError
+from hwsearch.profiler.pair import LocalHost
 from hwsearch.profiler.session import SessionReport, SessionSettings, Subject, measure
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Measurement, Target
@@ -98,6 +99,42 @@ def test_a_group_has_as_many_as_memory_holds(
     assert len(report.rounds) == 2
     assert machine.most_open == 2 * 5
     assert sorted(m.subnet_id for m in measurements) == sorted(s.subnet.id for s in subjects)
+
+
+def test_what_takes_most_is_opened_first(
+    tmp_path: Path, reference: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolutions = [64, 64, 128, 64, 64, 128, 64, 128]
+    subjects = [make_subject(tmp_path, k, resolution=r) for k, r in enumerate(resolutions)]
+    takes = {s.encoder: s.subnet.resolution**4 for s in [*subjects, reference]}
+    room = 2.5 * 128**4
+    hosts: set[Host] = set()
+
+    def left() -> float:
+        return room - sum(host.memory_bytes() for host in hosts)
+
+    class Host(LocalHost):
+        taken = 0
+
+        def open(self, path: Path) -> FakeRunner:
+            if takes.get(path, 0) > left():
+                raise RuntimeError("killed: out of memory")
+            self.taken += takes.get(path, 0)
+            hosts.add(self)
+            return super().open(path)
+
+        def memory_bytes(self) -> int:
+            return self.taken
+
+        def __exit__(self, *error: object) -> None:
+            hosts.discard(self)
+            super().__exit__(*error)
+
+    monkeypatch.setattr("hwsearch.profiler.session.LocalHost", Host)
+    monkeypatch.setattr("hwsearch.profiler.session.available_memory_bytes", left)
+    report, measurements = run(Machine(), subjects, reference)
+    assert {m.subnet_id: m.error for m in measurements} == {s.subnet.id: None for s in subjects}
+    assert len(report.rounds) < len(subjects) / 2
 
 
 def test_a_subject_that_memory_may_not_hold_is_tried_alone(

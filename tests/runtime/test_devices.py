@@ -4,7 +4,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -255,6 +255,28 @@ def test_cores_that_the_process_may_use(
     monkeypatch.setattr(hardware, "_QUOTA_FILE", tmp_path / "cpu.max")
     monkeypatch.setattr(hardware, "_affinity", lambda: affinity)
     assert (hardware.physical_cores(), hardware.logical_cores()) == cores
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [
+        ("max", 9000),
+        ("5000", 3500),  # of 2,000 used, 500 are files that the kernel may drop
+        ("1000", 0),
+        ("20000", 9000),
+    ],
+)
+def test_memory_is_the_machines_or_the_containers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, left: int
+) -> None:
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text("2000\n")
+    (tmp_path / "memory.stat").write_text("active_file 70\ninactive_file 500\n")
+    monkeypatch.setattr(hardware, "_MEMORY_FOLDER", tmp_path)
+    monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: SimpleNamespace(available=9000))
+    assert hardware.available_memory_bytes() == left
+    (tmp_path / "memory.max").unlink()
+    assert hardware.available_memory_bytes() == 9000
 
 
 def test_the_cpus_name_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:

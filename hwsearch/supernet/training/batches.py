@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -15,7 +16,7 @@ from torch.utils import data
 from hwsearch.data.dataset import Dataset
 from hwsearch.data.framing import View, fit, image_view, low_res_masks, object_view
 from hwsearch.data.prompts import jitter_boxes, random_point
-from hwsearch.errors import DataError
+from hwsearch.errors import DataError, HwsearchError, UsageError
 from hwsearch.sam import PIXEL_MEAN, PIXEL_STD
 
 MOST_DRAWS = 500
@@ -87,35 +88,66 @@ def training_batches(
         seed: of all draws.
         start: the first step.
         stop: the step after the last.
-        workers: processes that prepare batches, each with caches of its own; 0 for one thread.
+        workers: processes that prepare batches, each with caches of its own, and with two batches
+            waiting in shared memory; 0 for one thread.
+
+    Raises:
+        DataError: an image can't be read, or no object is large enough.
+        UsageError: fewer than no workers.
     """
-    batches = _StepBatches(datasets, (resolution, mask_size), settings, seed)
+    if workers < 0:
+        raise UsageError(f"{workers} processes can't prepare batches: take 0 or more.")
+    batches = _StepBatches(datasets, resolution, mask_size, settings, seed)
+    for batch in _in_turn(batches, range(start, stop), workers):
+        if isinstance(batch, HwsearchError):
+            raise batch
+        yield batch
+
+
+def _in_turn(
+    batches: _StepBatches, steps: range, workers: int
+) -> Iterator[TrainingBatch | HwsearchError]:
     if workers:
         yield from data.DataLoader(
-            batches, batch_size=None, sampler=range(start, stop), num_workers=workers
+            batches,
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            worker_init_fn=_leave_interrupts_to_the_main_process,
         )
         return
     with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(batches.__getitem__, start)
-        for step in range(start, stop):
-            batch = upcoming.result()
-            if step + 1 < stop:
-                upcoming = pool.submit(batches.__getitem__, step + 1)
+        upcoming = [pool.submit(batches.__getitem__, step) for step in steps[:1]]
+        for step in steps:
+            batch = upcoming.pop().result()
+            if step + 1 in steps:
+                upcoming.append(pool.submit(batches.__getitem__, step + 1))
             yield batch
 
 
+def _leave_interrupts_to_the_main_process(_number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @dataclass(frozen=True)
-class _StepBatches(data.Dataset[TrainingBatch]):
-    """The batch of each step, as a data loader's workers ask for it."""
+class _StepBatches(data.Dataset["TrainingBatch | HwsearchError"]):
+    """The batch of each step, as a data loader's workers ask for it.
+
+    An error is handed over as it is: raised in a worker, it would arrive within a traceback.
+    """
 
     datasets: Sequence[Dataset]
-    sizes: tuple[int, int]
+    resolution: int
+    mask_size: int
     settings: BatchSettings
     seed: int
 
-    def __getitem__(self, step: int) -> TrainingBatch:
+    def __getitem__(self, step: int) -> TrainingBatch | HwsearchError:
         rng = np.random.default_rng([self.seed, step])
-        return compose_batch(self.datasets, *self.sizes, self.settings, rng)
+        try:
+            return compose_batch(self.datasets, self.resolution, self.mask_size, self.settings, rng)
+        except HwsearchError as error:
+            return error
 
 
 def compose_batch(

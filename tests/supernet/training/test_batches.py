@@ -10,6 +10,8 @@ from tiny import Pictures, corner_piece, picture, rectangle
 from torch import Tensor
 from torch.nn import functional as F
 
+from hwsearch.data.dataset import Sample
+from hwsearch.errors import DataError, UsageError
 from hwsearch.sam import PIXEL_MEAN, PIXEL_STD
 from hwsearch.supernet.training.batches import (
     BatchSettings,
@@ -171,6 +173,23 @@ def test_a_batch_depends_on_the_seed_and_its_step_alone():
 def test_worker_processes_prepare_the_same_batches_in_the_same_order():
     for prepared, expected in zip(run(1, 6, workers=2), run(1, 6), strict=True):
         assert equal(prepared, expected)
+
+
+class Damaged(Pictures):
+    def __getitem__(self, index: int) -> Sample:
+        raise DataError("The image x.jpg can't be read.")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_one_sentence(workers: int):
+    with pytest.raises(DataError) as caught:
+        run(0, 2, sets=(Damaged(CORNERS.samples),), workers=workers)
+    assert str(caught.value) == "The image x.jpg can't be read."
+
+
+def test_fewer_than_no_workers_are_refused():
+    with pytest.raises(UsageError, match="take 0 or more"):
+        run(0, 1, workers=-1)
 
 
 def test_nothing_left_to_do_gives_no_batch():
