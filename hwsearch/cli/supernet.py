@@ -208,7 +208,7 @@ def train(
     from hwsearch.supernet.training.batches import BatchSettings
     from hwsearch.supernet.training.losses import LossWeights
     from hwsearch.supernet.training.settings import TrainSettings
-    from hwsearch.workflow.training import train_supernet
+    from hwsearch.workflow.training import RANDOM_SUBNETS, train_supernet
 
     if subnet is not None and random_subnets is not None:
         raise UsageError("--subnet trains one alone, without --random-subnets: leave one out.")
@@ -234,7 +234,7 @@ def train(
             data=data,
             out=out,
             settings=settings,
-            random_subnets=2 if random_subnets is None else random_subnets,
+            random_subnets=RANDOM_SUBNETS if random_subnets is None else random_subnets,
             subnet=subnet,
             half=half,
             device=device,

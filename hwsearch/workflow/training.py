@@ -17,6 +17,7 @@ from hwsearch.supernet.training.validation import validation
 from hwsearch.workflow.subnets import named_subnet
 
 VALIDATION_VIEWS = 64
+RANDOM_SUBNETS = 2
 
 
 def train_supernet(
@@ -25,7 +26,7 @@ def train_supernet(
     data: Sequence[str],
     out: Path,
     settings: TrainSettings,
-    random_subnets: int = 2,
+    random_subnets: int = RANDOM_SUBNETS,
     subnet: str | None = None,
     half: bool = False,
     device: str = "cpu",
