@@ -46,11 +46,7 @@ def validation(
 
     def validate(supernet: Supernet) -> dict[str, float]:
         figures: dict[str, float] = {}
-        seen: set[SubnetConfig] = set()
         for name, config in (subnets or _regular(supernet.space)).items():
-            if config in seen:
-                continue
-            seen.add(config)
             sam = supernet.extract(config)
             mious = {
                 data: evaluate(sam, chosen).miou for data, chosen in zip(names, sets, strict=True)
@@ -63,4 +59,10 @@ def validation(
 
 
 def _regular(space: SearchSpace) -> dict[str, SubnetConfig]:
-    return {name: space.between(share) for name, share in VALIDATED.items()}
+    """By name; where a small space has one subnet for several names, it has the first."""
+    found: dict[str, SubnetConfig] = {}
+    for name, share in VALIDATED.items():
+        config = space.between(share)
+        if config not in found.values():
+            found[name] = config
+    return found
