@@ -12,7 +12,9 @@ from search_study.compare import ENOUGH, shares
 from search_study.samplers import DEFAULT
 from search_study.table import SearchTable
 
-WIDTH, HEIGHT = 7, 4.2  # inches
+WIDTH, HEIGHT = 8.6, 4.2  # inches
+COLOURS = 10  # of Matplotlib's own cycle
+STYLES = ("-", "--", ":")  # one more for each time that the colours are used up
 
 
 def hypervolume_curves(
@@ -21,14 +23,20 @@ def hypervolume_curves(
     """Missing share of the hypervolume by evaluations: median and quartiles over the seeds."""
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.subplots()
-    for name, seeds in runs.items():
+    for number, (name, seeds) in enumerate(runs.items()):
         curves = [shares(table, seed) for seed in seeds]
         length = min(map(len, curves))
         missing = 1 - np.array([curve[:length] for curve in curves])
         low, middle, high = np.quantile(missing, (0.25, 0.5, 0.75), axis=0)
         counts = np.arange(1, length + 1)
         width = 2.2 if name == DEFAULT else 1.0
-        (line,) = axes.plot(counts, np.maximum(middle, 1e-4), label=name, linewidth=width)
+        (line,) = axes.plot(
+            counts,
+            np.maximum(middle, 1e-4),
+            label=name,
+            linewidth=width,
+            linestyle=STYLES[number // COLOURS % len(STYLES)],
+        )
         axes.fill_between(
             counts,
             np.maximum(low, 1e-4),
@@ -46,6 +54,6 @@ def hypervolume_curves(
         xlabel=f"subnets judged, of {len(table.mious)}",
         ylabel="hypervolume that is missing, share",
     )
-    axes.legend(fontsize="x-small")
+    figure.legend(loc="outside right upper", fontsize="x-small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -15,6 +15,7 @@ from optuna import Study
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import threadpool_limits
 
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
@@ -89,14 +90,15 @@ class SubnetSampler(BaseSampler):
         ]
         failed = sum(t.state == TrialState.FAIL and t.number < trial.number for t in others)
         rng = np.random.default_rng([self._seed, trial.number - failed])
-        proposed = propose(
-            self._space,
-            judged,
-            upper=self._upper,
-            limit=self._limit,
-            pending=list(dict.fromkeys(unjudged)),
-            rng=rng,
-        )
+        with threadpool_limits(1, user_api="blas"):  # matrices of tens of rows: threads only wait
+            proposed = propose(
+                self._space,
+                judged,
+                upper=self._upper,
+                limit=self._limit,
+                pending=list(dict.fromkeys(unjudged)),
+                rng=rng,
+            )
         if proposed is None or proposed in tried:
             proposed = self._draw_untried(tried, rng)
         return dict(encode(self._space, proposed))

@@ -29,7 +29,8 @@ def informed_start(
     follow one level, tilted so that important layers stay wider. With a limit, of each precision,
     resolution and depth the one nearest below it is taken, and precisions and resolutions take
     turns. Without one, the cheapest of each precision and resolution come first, for each begins a
-    stretch of the front of its own; each further one is the one least like those before it.
+    stretch of the front of its own, but never more than half of all; each further one is the one
+    least like those before it.
 
     Args:
         space: where the deployments come from.
@@ -41,7 +42,7 @@ def informed_start(
     costs = cost(regular)
     extremes = [space.largest, space.smallest]
     if limit is None:
-        cheapest = _cheapest_of_each_kind(regular, costs)
+        cheapest = _cheapest_of_each_kind(regular, costs)[: count // 2]
         chosen = _spread(space, list(dict.fromkeys([*extremes, *cheapest])), regular, cost, count)
     else:
         chosen = [*extremes, *_nearest_below(regular, costs, limit)]

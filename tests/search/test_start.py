@@ -44,8 +44,16 @@ def test_regular_draws_leave_out_the_least_important_layers(space: DeploymentSpa
 
 def test_without_a_limit_the_start_has_the_cheapest_of_each_precision_and_resolution(lab: Lab):
     space = laboratory_space("fp32", "int8")
-    start = informed_start(space, lab.upper_cost, None, count=8)
+    start = informed_start(space, lab.upper_cost, None)
     for precision in space.precisions:
         for resolution in space.subnets.resolutions:
             least = space.subnets.smallest.model_copy(update={"resolution": resolution})
             assert Deployment(subnet=least, precision=precision) in start
+
+
+def test_many_kinds_leave_half_of_the_start_to_be_spread(lab: Lab):
+    space = laboratory_space("fp32", "int8")  # six kinds of precision and resolution
+    start = informed_start(space, lab.upper_cost, None, count=6)
+    shallow = [one for one in start if one.subnet.depth == space.subnets.min_depth]
+    assert len(start) == 6
+    assert len(shallow) <= 4, "half of them, and the smallest of all"

@@ -3,12 +3,15 @@ from dataclasses import replace
 
 import pytest
 from laboratory import TARGET_MS, Lab, laboratory_identity, laboratory_study
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from hwsearch.errors import UsageError
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Deployment
+from hwsearch.search import sampler
 from hwsearch.search.accuracy_cache import AccuracyContext
 from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.propose import propose
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 
 OpenStudy = Callable[..., SubnetStudy]
@@ -48,6 +51,24 @@ def test_no_subnet_is_judged_twice_and_none_that_misses_the_target(
     extremes = {space.largest, space.smallest}
     assert all(r.upper_ms <= (TARGET_MS,) for r in study.judged if r.deployment not in extremes)
     assert extremes <= set(subnets)
+
+
+def test_proposals_compute_with_one_thread(open_study: OpenStudy, monkeypatch: pytest.MonkeyPatch):
+    threads = set()
+
+    def watched(*arguments: object, **named: object) -> Deployment | None:
+        threads.update(pool["num_threads"] for pool in _blas_pools())
+        return propose(*arguments, **named)
+
+    monkeypatch.setattr(sampler, "propose", watched)
+    with threadpool_limits(2, user_api="blas"):
+        open_study().run_until(14, progress=SilentProgress())
+        assert {pool["num_threads"] for pool in _blas_pools()} == {2}, "given back"
+    assert threads == {1}
+
+
+def _blas_pools() -> list[dict[str, int]]:
+    return [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
 def test_a_finished_study_runs_nothing(open_study: OpenStudy, lab: Lab):
