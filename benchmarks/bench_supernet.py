@@ -76,6 +76,12 @@ def main(
     seeds: Annotated[int, typer.Option(help="Trainings of each variant.")] = 2,
     tuning_steps: Annotated[int, typer.Option(help="Of the ranking's short trainings.")] = 60,
     search_views: Annotated[int, typer.Option(help="Of each set, to choose by.")] = 60,
+    proposals: Annotated[
+        int, typer.Option(min=0, help="Subnets that the search for a size's best one looks at.")
+    ] = 36,
+    finalists: Annotated[
+        int, typer.Option(min=1, help="Of these, how many are compared on all search views.")
+    ] = 8,
     final_views: Annotated[int, typer.Option(help="Of each set, to quote.")] = 200,
     outside: Annotated[
         list[str] | None, typer.Option(help="A data folder that no training saw; repeat it.")
@@ -101,6 +107,8 @@ def main(
         final_views=final_views,
         outside=tuple(outside or ()),
         progress=progress,
+        proposals=proposals,
+        finalists=finalists,
         device=device,
         data_workers=data_workers,
     )
@@ -146,6 +154,8 @@ def main(
         "threads": threads,
         "rounds": [asdict(settings) for settings in study.rounds],
         "search_views": search_views,
+        "proposals": proposals,
+        "finalists": finalists,
         "final_views": final_views,
         "data": [Path(source).name for source in data],
         "prompt": "box",

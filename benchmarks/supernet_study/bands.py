@@ -22,8 +22,6 @@ BANDS = (0.30, 0.50, 0.70, 0.85)
 WIDTH = 0.04  # a band reaches so much further down than its name says
 DRAWS = 40_000
 CANDIDATES = 12  # random ones, beside the regular ones
-PROPOSALS = 36
-FINALISTS = 8
 FEW_VIEWS = 50  # of each set at least, or all there are, on which candidates are first compared
 
 
@@ -96,7 +94,7 @@ def best_of_band(study: Study, net: Supernet, band: float, members: list[Sized])
 
     start = [Deployment(subnet=member.config) for member in members]
     judged = {one: mean_miou(net, one.subnet, few) for one in start}
-    for _ in range(PROPOSALS):
+    for _ in range(study.proposals):
         proposed = propose(space, judged, upper=shares, limit=1 - band, rng=rng)
         if proposed is None:
             break
@@ -104,7 +102,7 @@ def best_of_band(study: Study, net: Supernet, band: float, members: list[Sized])
     inputs = features(space, list(judged), shares(list(judged)))
     expected, _ = fit_surrogate(inputs, np.array(list(judged.values()))).predict(inputs)
     ranked = [list(judged)[place].subnet for place in np.argsort(-expected)]
-    finalists = [config for config in ranked if _is_in(net, band, config)][:FINALISTS]
+    finalists = [config for config in ranked if _is_in(net, band, config)][: study.finalists]
     best = max(finalists, key=lambda config: mean_miou(net, config, study.search_sets))
     return sized(net, best)
 

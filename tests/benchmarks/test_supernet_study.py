@@ -53,6 +53,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         final_views=4,
         outside=("scenes",),
         progress=SilentProgress(),
+        proposals=2,
     )
 
 
@@ -63,7 +64,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bands, "DRAWS", 2000)
     monkeypatch.setattr(bands, "CANDIDATES", 3)
     monkeypatch.setattr(bands, "WIDTH", 0.15)
-    monkeypatch.setattr(bands, "PROPOSALS", 2)
     monkeypatch.setattr(claims, "CURVE_SHARES", (0.0, 1.0))
     monkeypatch.setattr(ranking, "EACH_BAND", 1)
     monkeypatch.setattr(ranking, "FEWEST", 4)
