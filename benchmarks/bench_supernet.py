@@ -77,11 +77,12 @@ def main(
     tuning_steps: Annotated[int, typer.Option(help="Of the ranking's short trainings.")] = 60,
     search_views: Annotated[int, typer.Option(help="Of each set, to choose by.")] = 60,
     proposals: Annotated[
-        int, typer.Option(min=0, help="Subnets that the search for a size's best one looks at.")
-    ] = 36,
+        int,
+        typer.Option(min=0, help="Subnets that a size's search adds to its start."),
+    ] = Study.proposals,
     finalists: Annotated[
-        int, typer.Option(min=1, help="Of these, how many are compared on all search views.")
-    ] = 8,
+        int, typer.Option(min=1, help="Of all of these, how many all search views compare.")
+    ] = Study.finalists,
     final_views: Annotated[int, typer.Option(help="Of each set, to quote.")] = 200,
     outside: Annotated[
         list[str] | None, typer.Option(help="A data folder that no training saw; repeat it.")

@@ -68,7 +68,7 @@ def measure(request: SearchRequest, prepared_in: Path, *, threads: int) -> dict[
         if request.workers == 1:
             allowed = torch.get_num_threads()
             torch.set_num_threads(threads)
-            with threadpool_limits(threads):  # of BLAS, as each of several has it
+            with threadpool_limits(threads):  # what each of several has
                 study.run_until(request.trials, progress=SilentProgress())
             torch.set_num_threads(allowed)
         else:

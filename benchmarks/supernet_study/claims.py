@@ -65,7 +65,7 @@ def chosen_in_band(study: Study, band: float) -> SubnetConfig | None:
             return None
         return best_of_band(study, net, band, members).config.model_dump()
 
-    kept = study.kept(f"bands/{band:.2f}", search)
+    kept = study.kept(f"bands/{band:.2f}-{study.proposals}-{study.finalists}", search)
     return None if kept is None else SubnetConfig.model_validate(kept)
 
 

@@ -42,7 +42,7 @@ class Study:
         search_views: views of each set that subnets are chosen by.
         final_views: views of each set that figures are quoted on; none of the former.
         proposals: subnets that the search for a band's best one adds to those that it begins with.
-        finalists: of these, how many are compared on all search views.
+        finalists: of all of these, how many are compared on all search views.
         outside: data folders that no training saw, whose split `val` is looked at as well.
         device: what torch computes on.
         data_workers: processes that prepare the batches of a training.
@@ -68,7 +68,7 @@ class Study:
         data = [open_dataset(source, "train").fingerprint for source in self.data]
         outside = [open_dataset(source, "val").fingerprint for source in self.outside]
         weights = load_supernet(self.start).weights_digest()
-        views = [self.search_views, self.final_views, self.proposals, self.finalists]
+        views = [self.search_views, self.final_views]
         rounds = [asdict(settings) for settings in self.rounds]
         return short_digest(json.dumps([weights, data, outside, views, rounds]))
 

@@ -120,7 +120,6 @@ def search(
             batch=batch,
             workspace=place,
             supernet_id=manifest.geometry.id,
-            allow_stale=allow_stale,
         )
         for words in wanted
     )
@@ -204,7 +203,6 @@ def _search_target(
     batch: int,
     workspace: Workspace,
     supernet_id: str,
-    allow_stale: bool,
 ) -> SearchTarget:
     from hwsearch.workflow.targets import target_here, target_of_workspace
 
@@ -223,5 +221,4 @@ def _search_target(
         workspace=workspace,
         supernet_id=supernet_id,
         precisions=precisions,
-        allow_stale=allow_stale,
     )

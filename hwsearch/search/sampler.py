@@ -6,6 +6,7 @@ Optuna's own tools, and go on with `study.optimize(objective)`.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,7 @@ START = "start"
 DRAWS = 64  # at most, for something untried where nothing is proposed
 PATIENCE_S = 20.0  # for a worker that is about to choose
 POLL_S = 0.05
+ONE_AT_A_TIME = threading.Lock()  # of the threads that share a study, with Optuna's `n_jobs`
 
 
 class SubnetSampler(BaseSampler):
@@ -90,7 +92,8 @@ class SubnetSampler(BaseSampler):
         ]
         failed = sum(t.state == TrialState.FAIL and t.number < trial.number for t in others)
         rng = np.random.default_rng([self._seed, trial.number - failed])
-        with threadpool_limits(1, user_api="blas"):  # matrices of tens of rows: threads only wait
+        # Matrices of tens of rows: more threads only wait. The limit is the whole process's.
+        with ONE_AT_A_TIME, threadpool_limits(1, user_api="blas"):
             proposed = propose(
                 self._space,
                 judged,

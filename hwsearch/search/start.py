@@ -29,8 +29,8 @@ def informed_start(
     follow one level, tilted so that important layers stay wider. With a limit, of each precision,
     resolution and depth the one nearest below it is taken, and precisions and resolutions take
     turns. Without one, the cheapest of each precision and resolution come first, for each begins a
-    stretch of the front of its own, but never more than half of all; each further one is the one
-    least like those before it.
+    stretch of the front of its own, but at most `count // 2` of them, those that cost least; each
+    further one is the one least like those before it.
 
     Args:
         space: where the deployments come from.

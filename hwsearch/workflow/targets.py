@@ -89,7 +89,6 @@ def target_of_workspace(
     workspace: Workspace,
     supernet_id: str,
     precisions: Sequence[str] | None = None,
-    allow_stale: bool = False,
 ) -> SearchTarget:
     """A target that was profiled before, perhaps on another machine, by its folder's name.
 
@@ -99,7 +98,6 @@ def target_of_workspace(
         workspace: holds the folder.
         supernet_id: whose predictor has to be there, where the target is not this machine's.
         precisions: those of the search, each of which needs a folder; None for the folder's own.
-        allow_stale: take a target of this machine for it that differs in versions alone.
 
     Raises:
         UsageError: there is no such folder, or none of its likes in another precision.
@@ -112,14 +110,11 @@ def target_of_workspace(
         else _stored(own.model_copy(update={"precision": precision}).name, workspace, supernet_id)
         for precision in checked_precisions(precisions or (own.precision,))
     )
-    found = [_found_here(target, allow_stale=allow_stale) for target in targets]
-    here = tuple(target for target in found if target is not None)
-    measured_here = len(here) == len(targets)
+    here = all(_is_here(target) for target in targets)
     lacking = [
         target.name
         for target in targets
-        if not measured_here
-        and not (workspace.predictor(target, supernet_id) / "predictor.json").exists()
+        if not here and not (workspace.predictor(target, supernet_id) / "predictor.json").exists()
     ]
     if lacking:
         raise UsageError(
@@ -128,10 +123,10 @@ def target_of_workspace(
             "device is, and copy its folder."
         )
     return SearchTarget(
-        targets=here if measured_here else targets,
+        targets=targets,
         precisions=tuple(target.precision for target in targets),
         latency_ms=latency_ms,
-        measured_here=measured_here,
+        measured_here=here,
     )
 
 
@@ -211,8 +206,8 @@ def _stored(name: str, workspace: Workspace, supernet_id: str) -> Target:
     )
 
 
-def _found_here(target: Target, *, allow_stale: bool) -> Target | None:
-    """The target that this machine resolves the same words to, if it is that very target."""
+def _is_here(target: Target) -> bool:
+    """Whether this machine resolves the same words to the very same target."""
     try:
         found = resolve_target(
             device=target.device,
@@ -222,6 +217,5 @@ def _found_here(target: Target, *, allow_stale: bool) -> Target | None:
             batch=target.batch,
         )
     except HwsearchError:
-        return None
-    same = found.name == target.name if allow_stale else found == target
-    return found if same else None
+        return False
+    return found == target

@@ -93,6 +93,23 @@ def test_the_best_of_a_band_lies_in_it_and_no_worse_than_any_candidate(study: St
     assert found >= max(mean_miou(net, member.config, study.search_sets) for member in members)
 
 
+def test_so_many_proposals_and_finalists_are_judged(study: Study, monkeypatch: pytest.MonkeyPatch):
+    net = load_supernet(study.start)
+    members = bands.candidates(net, seed=0)[0.25]
+    judged = []
+
+    def counted(*arguments: object) -> float:
+        judged.append(arguments)
+        return mean_miou(*arguments)
+
+    monkeypatch.setattr(bands, "mean_miou", counted)
+    for proposals, finalists in ((0, 1), (3, 2)):
+        judged.clear()
+        sought = replace(study, proposals=proposals, finalists=finalists)
+        bands.best_of_band(sought, net, 0.25, members)
+        assert len(judged) == len(members) + proposals + finalists
+
+
 def test_the_claims_table_compares_inherited_with_trained_subnets(study: Study):
     rows = {row["model"]: row for row in claims.claims(study)}
     assert list(rows) == [

@@ -75,28 +75,6 @@ def test_a_target_from_elsewhere_needs_only_its_predictor(workspace: Workspace):
         )
 
 
-def test_a_stale_target_of_this_machine_is_measured_here_where_that_is_allowed(tmp_path):
-    (ours,) = target_here(latency_ms=8.0, device="cpu", threads=1).targets
-    stale = ours.model_copy(update={"runtime_version": "0.1"})
-    place = Workspace(tmp_path)
-    save_latency_predictor(
-        predictor(stale, 1.0), place.predictor(stale, GEOMETRY.id), noise_floor_percent=None
-    )
-
-    def found(*, allow_stale: bool) -> SearchTarget:
-        return target_of_workspace(
-            stale.name,
-            latency_ms=8.0,
-            workspace=place,
-            supernet_id=GEOMETRY.id,
-            allow_stale=allow_stale,
-        )
-
-    refused, taken = found(allow_stale=False), found(allow_stale=True)
-    assert (refused.targets, refused.measured_here) == ((stale,), False)
-    assert (taken.targets, taken.measured_here) == ((ours,), True)
-
-
 def test_what_can_be_measured_comes_first():
     far = SearchTarget(targets=(FAR,), precisions=("fp32",), latency_ms=8.0, measured_here=False)
     here = single_target(FAR.model_copy(update={"threads": 2}), 5.0)
