@@ -94,7 +94,7 @@ class Profile:
 class ProfileStore:
     """The profiles of one target: `<root>/<target name>/` with one file for each supernet.
 
-    Nothing is written before the first `append` or `set_reference`.
+    Nothing is written before the first `append` or `agree_on_reference`.
 
     Args:
         root: the workspace's `profiles` folder.
@@ -117,6 +117,12 @@ class ProfileStore:
                 f"({_difference(stored.target, target)}): measure in another --workspace, or use "
                 "it as it is with --allow-stale."
             )
+
+    @property
+    def measured_target(self) -> Target:
+        """The target as it was when the store was begun, which a stale store's figures are of."""
+        stored = self._stored()
+        return self.target if stored is None else stored.target
 
     def append(self, measurement: Measurement) -> None:
         """Add one measurement, in one write that reaches the disk before this returns.
@@ -155,22 +161,20 @@ class ProfileStore:
         stored = self._stored()
         return stored.references.get(supernet_id) if stored else None
 
-    def set_reference(self, supernet_id: str, reference: ReferenceAnchor) -> None:
-        """Set the reference of a supernet's profile, once.
+    def agree_on_reference(self, supernet_id: str, reference: ReferenceAnchor) -> ReferenceAnchor:
+        """Set the reference of a supernet's profile, unless another session was faster.
 
-        Raises:
-            ProfileError: the profile has another reference already; its latencies hang on it.
+        Returns:
+            The one that stands, which all latencies hang on.
         """
         with self._lock():
             stored = self._ensure_target()
             old = stored.references.get(supernet_id)
-            if old is not None and old != reference:
-                raise ProfileError(
-                    f"The profile of {supernet_id} in {self.folder} hangs on reference "
-                    f"{old.subnet_id} at {old.anchor_ms} ms: it can't be changed."
-                )
+            if old is not None:
+                return old
             references = {**stored.references, supernet_id: reference}
             self._write(stored.model_copy(update={"references": references}))
+        return reference
 
     def measurements_file(self, supernet_id: str) -> Path:
         """Where a supernet's measurements are."""

@@ -256,7 +256,8 @@ class Drift(Record):
     """The reference's latency around a measurement, and the anchor that it is held against.
 
     The anchor is the reference's median in the first session of the profile. A raw latency times
-    `anchor_ms / around_ms` is the drift-corrected latency.
+    `anchor_ms / around_ms` is roughly the drift-corrected latency, which each of the calls was
+    corrected for by itself.
     """
 
     around_ms: Milliseconds
@@ -296,10 +297,11 @@ class Measurement(Record):
     Latency is image in to mask out at the target's batch: image encoder plus a decoder pass with
     one prompt, preprocessing apart. Raw statistics and drift-corrected latencies are both kept.
 
-    `low_ms` and `high_ms` are the 95 % interval of the corrected latency of both parts together,
-    None in older profiles. `drifted` marks a measurement whose corrected latency is not to be
-    trusted. `memory_bytes` is the peak resident memory that loading and running both models took
-    in a process of their own, beyond what that process had before; on a GPU, the GPU's memory.
+    `low_ms` and `high_ms` are the 95 % interval of the corrected latency of both parts together
+    within its session (two sessions differ by more), None in older profiles. `drifted` marks a
+    measurement whose corrected latency is not to be trusted. `memory_bytes` is the peak resident
+    memory that loading and running both models took in a process of their own, beyond what that
+    process had before; on a GPU, the GPU's memory.
     """
 
     schema_version: Literal[1] = 1

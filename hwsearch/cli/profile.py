@@ -86,7 +86,12 @@ def profile(
             workspace=Workspace(workspace),
             samples=samples,
             goal=goal,
-            settings=SessionSettings(budget_s=budget, relative_half_width=half_width, seed=seed),
+            settings=SessionSettings(
+                budget_s=budget,
+                relative_half_width=half_width,
+                max_half_width=max(half_width, SessionSettings.max_half_width),
+                seed=seed,
+            ),
             seed=seed,
             allow_stale=allow_stale,
             progress=progress,
@@ -98,6 +103,7 @@ def profile(
             "file": str(summary.file),
             "measured": summary.measured,
             "failed": summary.failed,
+            "last_error": summary.last_error,
             "drifted": summary.drifted,
             "noise_floor_percent": floor,
             "fastest_ms": summary.fastest_ms,
@@ -110,6 +116,7 @@ def profile(
             f"{summary.fastest_ms:.2f} to {summary.slowest_ms:.2f} ms.",
             f"Noise floor: {floor:.2f} %." if floor is not None else "Noise floor: unknown.",
             f"{summary.failed} failed, {summary.drifted} marked as too uncertain.",
+            *([] if summary.last_error is None else [f"The last failure: {summary.last_error}"]),
             *(
                 [f"Cross-validated error of a latency predictor: {summary.error_percent:.2f} %."]
                 if summary.error_percent is not None

@@ -27,7 +27,7 @@ def card_text(
     Args:
         predictor: a fitted one.
         folder: the path to load it from, as the card shall show it.
-        noise_floor_percent: how far two measurements of one subnet lie apart, if known.
+        noise_floor_percent: see `profiler.noise`, if known.
     """
     sections = (
         f"# Latency predictor: {predictor.target.name}",
@@ -116,8 +116,9 @@ def _noise_floor(percent: float | None) -> str:
     if percent is None:
         return "Noise floor: not measured (no subnet was measured on two occasions)."
     return (
-        f"Noise floor: {percent:.2f} %, by which two measurements of one subnet on two occasions "
-        "differ. No predictor can be shown to be better than that."
+        f"Noise floor: {percent:.2f} %, the mean error of true latencies against one measurement "
+        "each, found from subnets that were measured on two occasions. No predictor can be shown "
+        "to be better than that."
     )
 
 

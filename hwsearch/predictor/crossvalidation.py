@@ -39,10 +39,12 @@ class ModelScore(Record):
 
 
 class CrossValidation(ModelScore):
-    """Nested, repeated k-fold cross-validation: the choice's score, and every model's.
+    """Repeated k-fold cross-validation: the choice's score, and every model's.
 
     The record's own figures are those of choosing and fitting together: each fold is predicted by
-    the model that the other folds choose. `models` are the candidates that suit so many rows, each
+    the model that the other folds' errors choose. (Those errors are of models that had the fold
+    among their rows: to nest the choice in full would take as many fits again for each fold.)
+    `models` are the candidates that suit so many rows, each
     by itself, and `baselines` what they have to beat. `name` is the model that all rows choose.
     """
 
@@ -57,7 +59,7 @@ class ModelChoice(Record):
     """What a fit decides: the model, its hyper-parameters, and the choice's out-of-fold errors.
 
     `log_residuals` holds, a repeat, each row's logarithm of measured over predicted latency, where
-    the row had a part neither in the fit nor in the choice of the model.
+    the row had no part in the fit, and its error none in the choice of the model.
     """
 
     model_name: str

@@ -85,10 +85,13 @@ class LatencyPredictor:
             latencies_ms: (n,) their latencies in milliseconds.
 
         Raises:
-            PredictorError: too few subnets, or a latency that is not positive and finite.
+            PredictorError: too few subnets, a latency that is not positive and finite, or the
+                source was fitted on the same measurements.
             UsageError: a configuration can't be a subnet of this geometry.
         """
         distinct, latencies = self._distinct(configs, latencies_ms)
+        if self.source is not None:
+            _check_independence(self.source, dict(zip(distinct, latencies.tolist(), strict=True)))
         choice = choose_model(
             self._features(distinct),
             latencies,
@@ -262,6 +265,18 @@ def _check_source(source: LatencyPredictor, *, geometry: SamGeometry, scope: Sco
             f"A predictor of the scope {source.scope} can't be transferred to {scope}: take one of "
             "the same scope."
         )
+
+
+def _check_independence(source: LatencyPredictor, latencies_ms: dict[SubnetConfig, float]) -> None:
+    """A source that saw the rows would predict the rows that cross-validation holds out."""
+    known = zip(source.configs_, source.latencies_ms_.tolist(), strict=True)
+    if any(latencies_ms.get(config) == latency for config, latency in known):
+        raise PredictorError(
+            f"The predictor of {source.target.name} to start from was itself fitted on "
+            "measurements of this target: take another target's, or none."
+        )
+    if source.source is not None:
+        _check_independence(source.source, latencies_ms)
 
 
 def _checked_latencies(configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> Array:

@@ -83,7 +83,7 @@ def save_latency_predictor(
     Args:
         predictor: a fitted one.
         directory: by convention `predictors/<target>/<supernet>`.
-        noise_floor_percent: how far two measurements of one subnet lie apart, for the card.
+        noise_floor_percent: see `profiler.noise`, for the card.
 
     Raises:
         PredictorError: the predictor is not fitted, or the folder can't be written.

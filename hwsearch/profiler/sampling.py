@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import qmc
 
 from hwsearch.costs import encoder_macs
 from hwsearch.records import SamGeometry, SubnetConfig
 from hwsearch.space import SearchSpace
 
-DRAWS_PER_SAMPLE = 32
+DRAWS = 4096
+DRAWS_PER_SAMPLE = 8
 
 
 def stratified_sample(
@@ -18,8 +20,10 @@ def stratified_sample(
 
     A uniform draw crowds the middle of the space, where the many combinations are, and a
     predictor fitted on it would have to extrapolate. So many more subnets are drawn than needed,
-    and from each of `count` − 2 strata of equal width in log-MACs one is taken; strata that
-    nothing fell into are made up for by the subnets next to them.
+    and the sample takes, one after the other, the subnet nearest to the next point of van der
+    Corput's sequence between the extremes' log-MACs. Each point halves a gap, so that the first
+    subnets of a sample cover the sizes as all of them do: a smaller sample of the same seed is the
+    beginning of a larger one, up to `DRAWS` / `DRAWS_PER_SAMPLE` subnets.
 
     Args:
         space: where the subnets come from.
@@ -32,7 +36,7 @@ def stratified_sample(
     """
     extremes = list(dict.fromkeys([space.largest, space.smallest]))[: max(count, 0)]
     rng = np.random.default_rng(seed)
-    drawn = (space.sample(rng) for _ in range(DRAWS_PER_SAMPLE * count))
+    drawn = (space.sample(rng) for _ in range(max(DRAWS, DRAWS_PER_SAMPLE * count)))
     others = [config for config in dict.fromkeys(drawn) if config not in extremes]
     wanted = min(count - len(extremes), len(others))
     if wanted <= 0:
@@ -43,7 +47,8 @@ def stratified_sample(
     )
     free = np.ones(len(others), dtype=bool)
     chosen = []
-    for goal in np.linspace(least, most, wanted + 2)[1:-1]:
+    shares = qmc.Halton(d=1, scramble=False).random(wanted + 1)[1:, 0]  # the first one is zero
+    for goal in least + shares * (most - least):
         nearest = int(np.argmin(np.where(free, np.abs(macs - goal), np.inf)))
         free[nearest] = False
         chosen.append(others[nearest])

@@ -65,7 +65,7 @@ def standing(predictor: LatencyPredictor, profile: Profile) -> Standing:
     return Standing(
         measured=len(predictor.configs_),
         error_percent=predictor.cv_.mape_percent,
-        noise_floor_percent=noise_floor(profile.measurements),
+        noise_floor_percent=noise_floor(m for m in profile.measurements if not m.drifted),
     )
 
 

@@ -43,9 +43,9 @@ class DemoResult:
     """What the demo leaves.
 
     `profiled` subnets have a measured latency; of these, `steady` were measured while the machine
-    kept its speed, and the predictor is fitted on them. `bundle` and `report` lie in the
-    workspace; `engine_note` says whether TensorRT engines are in
-    the bundle, and why not otherwise.
+    kept its speed, and the predictor is fitted on them, or on all where they are too few. `bundle`
+    and `report` lie in the workspace; `engine_note` says whether TensorRT engines are in the
+    bundle, and why not otherwise.
     """
 
     search: SearchResult
@@ -86,7 +86,9 @@ def run_demo(
         progress=progress,
     )
     progress.log("2/5  Fitting the latency predictor.")
-    fit_latency_predictor(supernet.geometry, target=target, workspace=workspace, seed=seed)
+    fit_latency_predictor(
+        supernet.geometry, target=target, workspace=workspace, seed=seed, progress=progress
+    )
     store = ProfileStore(workspace.profiles, target)
     configs, latencies_ms = store.read(supernet.id).latencies(include_drifted=True)
     measured_ms = dict(zip(configs, latencies_ms, strict=True))

@@ -8,7 +8,8 @@ from hwsearch.errors import ProfileError
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.predictor.store import load_latency_predictor, save_latency_predictor
 from hwsearch.profiler.noise import noise_floor
-from hwsearch.profiles import ProfileStore
+from hwsearch.profiles import Profile, ProfileStore
+from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import SamGeometry, Scope, Target
 from hwsearch.workflow.workspace import Workspace
 
@@ -22,6 +23,7 @@ def fit_latency_predictor(
     seed: int = 0,
     allow_stale: bool = False,
     transfer_from: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[LatencyPredictor, Path]:
     """Fit a predictor on every measured subnet, and write it with its card.
 
@@ -33,31 +35,49 @@ def fit_latency_predictor(
         seed: decides the folds of cross-validation.
         allow_stale: take a profile that was made under other versions.
         transfer_from: directory of another target's predictor of the same supernet, to start from.
+        progress: told where marked measurements have to do.
 
     Returns:
         The predictor and its directory.
 
     Raises:
-        ProfileError: nothing was measured yet.
+        ProfileError: nothing was measured yet, or nothing could be.
         PredictorError: too few subnets were measured, or the predictor to start from can't be used.
     """
-    source = None if transfer_from is None else load_latency_predictor(transfer_from)
-    predictor = LatencyPredictor(
-        geometry, target, geometry.id, scope=scope, seed=seed, source=source
-    )
+    progress = progress or SilentProgress()
     store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
+    source = None if transfer_from is None else load_latency_predictor(transfer_from)
+    # A stale profile makes a stale predictor: it keeps the versions that were measured.
+    predictor = LatencyPredictor(
+        geometry, store.measured_target, geometry.id, scope=scope, seed=seed, source=source
+    )
     profile = store.read(geometry.id)
     configs, latencies_ms = profile.latencies(scope)
     if len(configs) < predictor.min_samples:
         # On a machine that never rests, marked figures beat none.
+        steady = len(configs)
         configs, latencies_ms = profile.latencies(scope, include_drifted=True)
+        if configs:
+            progress.log(
+                f"Warning: only {steady} of {len(configs)} subnets were measured while the machine "
+                "kept its speed; the predictor is fitted on the marked ones too."
+            )
     if not configs:
-        raise ProfileError(
-            f"No subnet of {geometry.id} was measured on {target.name} yet: "
-            "run 'hwsearch profile' first."
-        )
+        raise ProfileError(_nothing_measured(profile, geometry, target))
     predictor.fit(configs, latencies_ms)
     directory = workspace.predictor(target, geometry.id)
     floor = noise_floor(profile.measurements, scope=scope)
     save_latency_predictor(predictor, directory, noise_floor_percent=floor)
     return predictor, directory
+
+
+def _nothing_measured(profile: Profile, geometry: SamGeometry, target: Target) -> str:
+    if profile.failed:
+        return (
+            f"None of {len(profile.failed)} subnets of {geometry.id} could be measured on "
+            f"{target.name}; the last one: {[*profile.failed.values()][-1]}"
+        )
+    return (
+        f"No subnet of {geometry.id} was measured on {target.name} yet: "
+        "run 'hwsearch profile' first."
+    )

@@ -162,6 +162,7 @@ def search_latencies(
                     workspace=workspace,
                     seed=seed,
                     allow_stale=allow_stale,
+                    progress=progress,
                 )
             if not kept.exists():
                 copy_folder(directory, kept)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hwsearch.errors import ProfileError
+from hwsearch.predictor.latency_predictor import MIN_SAMPLES
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiler.sampling import stratified_sample
 from hwsearch.profiler.session import SessionSettings
@@ -25,6 +27,9 @@ MIN_REPEATED = 2
 class ProfileSummary:
     """What a profile holds once the stage is done.
 
+    `measured`, `failed` and `drifted` count subnets: those with a figure to rely on, those without
+    any, and those whose figures are all marked. `last_error` is what befell one that failed.
+
     `error_percent` is the cross-validated error of a latency predictor on it; None where it was
     not asked for, or where there are too few measurements to fit one.
     """
@@ -33,6 +38,7 @@ class ProfileSummary:
     file: Path
     measured: int
     failed: int
+    last_error: str | None
     drifted: int
     noise_floor_percent: float | None
     fastest_ms: float
@@ -62,24 +68,34 @@ def profile_supernet(
         supernet: whose subnets are measured.
         target: where and how they run.
         workspace: the profile is written into its `profiles`.
-        samples: how many distinct subnets the profile shall hold at least.
-        goal: when to stop measuring further ones; None measures no others.
+        samples: how many distinct subnets the sample has; more of them than before keep those that
+            are measured already.
+        goal: when to stop measuring further ones; None measures no others. With a goal, the sample
+            has as many as a predictor needs at least.
         settings: how carefully to measure.
         seed: chooses the subnets.
         allow_stale: add to a profile that was begun under other versions.
         progress: who shows the subnets.
 
     Raises:
-        ProfileError: the profile is damaged, stale, or the reference can't be run.
+        ProfileError: the profile is damaged, stale, or the reference can't be run, or nothing could
+            be measured.
         DeviceError: the target can't run files.
     """
     progress = progress or SilentProgress()
     store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
     stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=seed), progress)
-    wanted = stratified_sample(supernet.space, supernet.geometry, samples, seed=seed)
+    count = max(samples, MIN_SAMPLES) if goal else samples
+    wanted = stratified_sample(supernet.space, supernet.geometry, count, seed=seed)
     _measure_twice(stopwatch, wanted)
     error = _measure_until(goal, supernet, stopwatch, seed=seed) if goal else None
-    return replace(summarise_profile(supernet, store), error_percent=error)
+    summary = summarise_profile(supernet, store)
+    if not summary.measured and not summary.drifted:
+        raise ProfileError(
+            f"None of {summary.failed} subnets could be measured on {target.name}; the last one: "
+            f"{summary.last_error}"
+        )
+    return replace(summary, error_percent=error)
 
 
 def _measure_twice(stopwatch: Stopwatch, wanted: list[SubnetConfig]) -> None:
@@ -133,12 +149,14 @@ def summarise_profile(supernet: Supernet, store: ProfileStore) -> ProfileSummary
     """Count what a profile holds."""
     profile = store.read(supernet.id)
     _, latencies = profile.latencies()
+    timed = {row.subnet_id for row in profile.measurements if row.error is None}
     return ProfileSummary(
         target=store.target,
         file=store.measurements_file(supernet.id),
         measured=len(latencies),
         failed=len(profile.failed),
-        drifted=sum(measurement.drifted for measurement in profile.measurements),
+        last_error=[*profile.failed.values()][-1] if profile.failed else None,
+        drifted=len(timed - profile.measured_ids),
         noise_floor_percent=noise_floor(profile.measurements),
         fastest_ms=min(latencies, default=0.0),
         slowest_ms=max(latencies, default=0.0),
@@ -151,14 +169,13 @@ def _missing(wanted: list[SubnetConfig], profile: Profile) -> list[SubnetConfig]
 
 
 def _to_repeat(wanted: list[SubnetConfig], profile: Profile) -> list[SubnetConfig]:
-    """Every k-th of the sample, extremes in, that was not measured a second time yet."""
-    count = min(len(wanted), max(MIN_REPEATED, round(REPEATED_SHARE * len(wanted))))
-    chosen = [wanted[place * len(wanted) // count] for place in range(count)]
+    """The first of the sample, which cover the sizes as all do, unless measured twice already."""
+    count = max(MIN_REPEATED, round(REPEATED_SHARE * len(wanted)))
     repeated = {
         m.subnet_id for m in profile.measurements if m.repeat and m.error is None and not m.drifted
     }
     return [
         config
-        for config in chosen
+        for config in wanted[:count]
         if config.id in profile.measured_ids and config.id not in repeated
     ]

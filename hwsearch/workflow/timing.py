@@ -21,6 +21,7 @@ from hwsearch.runtime.model_files import export_decoder_for, export_encoder_for,
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.scratch import scratch_folder
 
+CORRECTED = ("encoder_ms", "decoder_ms", "low_ms", "high_ms")  # fields of a measurement
 ATTEMPTS = 3  # what could not be told apart from the machine's unrest gets another chance
 
 
@@ -126,9 +127,9 @@ class Stopwatch:
         found: list[Measurement] = []
 
         def keep(measurement: Measurement) -> None:
-            self._keep_anchor(measurement)
             number = earlier.get(measurement.subnet_id, 0) if repeat is None else repeat
-            numbered = measurement.model_copy(update={"repeat": number})
+            anchored = self._anchored(measurement)
+            numbered = anchored.model_copy(update={"repeat": number})
             self.store.append(numbered)
             found.append(numbered)
 
@@ -163,10 +164,7 @@ class Stopwatch:
     ) -> SessionReport:
         known = self.store.reference(self.supernet.id)
         if known and known.subnet_id != reference.subnet.id:
-            raise ProfileError(
-                f"The profile of {self.supernet.id} hangs on reference {known.subnet_id}, and this "
-                f"supernet's search space has {reference.subnet.id}: use another --workspace."
-            )
+            raise ProfileError(self._other_reference(known))
         return measure(
             subjects,
             reference=reference,
@@ -180,13 +178,25 @@ class Stopwatch:
             nursery=nursery,
         )
 
-    def _keep_anchor(self, measurement: Measurement) -> None:
-        """Store the anchor before the first line that hangs on it: the session may be stopped."""
-        if measurement.drift is not None and self.store.reference(self.supernet.id) is None:
-            anchor = ReferenceAnchor(
-                subnet_id=self.reference.id, anchor_ms=measurement.drift.anchor_ms
-            )
-            self.store.set_reference(self.supernet.id, anchor)
+    def _anchored(self, measurement: Measurement) -> Measurement:
+        """The measurement, held against the anchor of the profile.
+
+        The first session's anchor is stored before the first line that hangs on it, since the
+        session may be stopped. Where two sessions began an empty profile, one of them was slower.
+        """
+        if measurement.drift is None:
+            return measurement
+        mine = ReferenceAnchor(subnet_id=self.reference.id, anchor_ms=measurement.drift.anchor_ms)
+        agreed = self.store.agree_on_reference(self.supernet.id, mine)
+        if agreed.subnet_id != mine.subnet_id:
+            raise ProfileError(self._other_reference(agreed))
+        return held_against(measurement, agreed.anchor_ms)
+
+    def _other_reference(self, known: ReferenceAnchor) -> str:
+        return (
+            f"The profile of {self.supernet.id} hangs on reference {known.subnet_id}, and this "
+            f"supernet's search space has {self.reference.id}: use another --workspace."
+        )
 
     def _report(self, measurements: Sequence[Measurement]) -> None:
         for measurement in measurements:
@@ -224,6 +234,20 @@ def _engine_or_link(path: Path, folder: Path) -> Path:
     for part in path.parent.glob(f"{path.name}*"):  # and the weights beside it
         (folder / part.name).symlink_to(part.absolute())
     return folder / path.name
+
+
+def held_against(measurement: Measurement, anchor_ms: float) -> Measurement:
+    """A measurement's corrected latencies, held against another anchor than its session's."""
+    if measurement.drift is None or measurement.drift.anchor_ms == anchor_ms:
+        return measurement
+    ratio = anchor_ms / measurement.drift.anchor_ms
+    corrected = {name: getattr(measurement, name) for name in CORRECTED}
+    return measurement.model_copy(
+        update={
+            **{name: None if ms is None else ratio * ms for name, ms in corrected.items()},
+            "drift": measurement.drift.model_copy(update={"anchor_ms": anchor_ms}),
+        }
+    )
 
 
 def steady(measurement: Measurement | None) -> bool:

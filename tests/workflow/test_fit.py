@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hwsearch.errors import PredictorError, ProfileError
 from hwsearch.predictor import crossvalidation
 from hwsearch.predictor.store import load_latency_predictor
 from hwsearch.profiles import ProfileStore
+from hwsearch.progress import SilentProgress
 from hwsearch.records import Measurement, SubnetConfig, Target
 from hwsearch.workflow.fit import fit_latency_predictor
 from hwsearch.workflow.workspace import Workspace
@@ -83,6 +85,63 @@ def test_marked_measurements_count_where_too_few_others_are_there(tmp_path: Path
     measure(workspace, ONE, subnets(10, seed=2), drifted=2)
     predictor, _ = fit_latency_predictor(GEOMETRY, target=ONE, workspace=workspace)
     assert len(predictor.configs_) == 8
+
+
+def test_marked_measurements_that_had_to_do_are_told_of(tmp_path: Path):
+    class Logs(SilentProgress):
+        lines: ClassVar[list[str]] = []
+
+        def log(self, message: str) -> None:
+            self.lines.append(message)
+
+    workspace = Workspace(tmp_path)
+    measure(workspace, TWO, subnets(10, seed=2), drifted=4)
+    fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace, progress=Logs())
+    assert "only 6 of 10 subnets" in " ".join(Logs.lines)
+
+
+def test_a_stale_profile_makes_a_stale_predictor(tmp_path: Path):
+    """What was measured under another version is not passed off as this version's."""
+    workspace = Workspace(tmp_path)
+    measure(workspace, TWO, subnets(10, seed=2))
+    updated = TWO.model_copy(update={"runtime_version": "2"})
+    with pytest.raises(ProfileError, match="runtime_version 1 there, 2 here"):
+        fit_latency_predictor(GEOMETRY, target=updated, workspace=workspace)
+    predictor, directory = fit_latency_predictor(
+        GEOMETRY, target=updated, workspace=workspace, allow_stale=True
+    )
+    assert predictor.target == TWO
+    with pytest.raises(PredictorError, match="runtime_version 1 is now 2"):
+        load_latency_predictor(directory, target=updated)
+
+
+def test_a_target_s_own_predictor_is_no_start(tmp_path: Path):
+    """It saw the rows that cross-validation holds out, so that the error would flatter."""
+    workspace = Workspace(tmp_path)
+    configs = subnets(14, seed=0)
+    measure(workspace, TWO, configs[:10])
+    _, own = fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace)
+    measure(workspace, TWO, configs[10:])
+    with pytest.raises(PredictorError, match="itself fitted on measurements of this target"):
+        fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace, transfer_from=own)
+
+
+def test_where_all_failed_the_reason_is_told(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    store = ProfileStore(workspace.profiles, TWO)
+    for config in subnets(3, seed=0):
+        store.append(
+            Measurement(
+                supernet_id=GEOMETRY.id,
+                subnet_id=config.id,
+                subnet=config,
+                target=TWO,
+                session_id="s",
+                error="killed: memory ran out",
+            )
+        )
+    with pytest.raises(ProfileError, match=r"None of 3 subnets .* memory ran out"):
+        fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace)
 
 
 def test_nothing_measured_is_a_sentence(tmp_path: Path):

@@ -6,13 +6,14 @@ import pytest
 from tiny import GEOMETRY, randomised_sam, tiny_supernet
 
 from hwsearch.errors import ProfileError
-from hwsearch.profiler.session import SessionSettings
+from hwsearch.profiler.session import SessionSettings, measure
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Target
 from hwsearch.space import default_space
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.timing import Stopwatch
+from hwsearch.workflow import timing
+from hwsearch.workflow.timing import Stopwatch, held_against
 
 TARGET = Target(
     device="cpu", device_name="test", runtime="onnxruntime", runtime_version="1", threads=1
@@ -92,3 +93,32 @@ def test_a_second_pass_over_a_subnet_is_a_repeat(tmp_path):
     watch.measure_all([largest])
     assert [row.repeat for row in watch.profile.measurements] == [0, 1]
     assert len(watch.latencies_ms([largest, largest])) == 2
+
+
+def test_two_sessions_that_begin_an_empty_profile_hang_on_one_anchor(tmp_path, monkeypatch):
+    """The second one finds the first one's anchor when its first line is to be written."""
+    slower = stopwatch(tmp_path)
+    largest = slower.supernet.space.largest
+    measured = {}
+
+    def measure_beside_another(subjects, *, on_measurement, **conditions):
+        assert conditions["anchor_ms"] is None
+        with monkeypatch.context() as patch:
+            patch.setattr(timing, "measure", measure)
+            (other,) = stopwatch(tmp_path).measure_all([largest])
+
+        def of_another_anchor(row):
+            measured["mine"] = held_against(row, 4 * other.drift.anchor_ms)
+            measured["other"] = other
+            on_measurement(measured["mine"])
+
+        return measure(subjects, on_measurement=of_another_anchor, **conditions)
+
+    monkeypatch.setattr(timing, "measure", measure_beside_another)
+    (row,) = slower.measure_all([largest])
+    mine, anchor_ms = measured["mine"], measured["other"].drift.anchor_ms
+    assert row.drift.anchor_ms == anchor_ms == slower.store.reference(slower.supernet.id).anchor_ms
+    for name in ("encoder_ms", "decoder_ms", "low_ms", "high_ms"):
+        assert getattr(row, name) == pytest.approx(getattr(mine, name) / 4)
+    assert row.encoder == mine.encoder  # raw figures stay
+    assert slower.profile.measurements == (measured["other"], row)

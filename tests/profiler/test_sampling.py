@@ -1,0 +1,51 @@
+"""Samples that cover the sizes, and go on where a smaller one ended."""
+
+from math import comb
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import GEOMETRY, tiny_space
+
+from hwsearch.costs import encoder_macs
+from hwsearch.profiler.sampling import stratified_sample
+from hwsearch.space import default_space
+
+SPACE = tiny_space()
+
+
+def log_macs(configs) -> np.ndarray:
+    return np.log([encoder_macs(GEOMETRY, config) for config in configs])
+
+
+@settings(deadline=None, max_examples=10)
+@given(fewer=st.integers(1, 40), more=st.integers(0, 40), seed=st.integers(0, 2**32 - 1))
+def test_a_larger_sample_begins_with_the_smaller_one(fewer: int, more: int, seed: int):
+    small = stratified_sample(SPACE, GEOMETRY, fewer, seed=seed)
+    large = stratified_sample(SPACE, GEOMETRY, fewer + more, seed=seed)
+    assert large[: len(small)] == small
+    assert len(set(large)) == len(large) == min(fewer + more, len(large))
+    assert large[0] == SPACE.largest
+
+
+def test_sizes_are_covered_evenly_where_a_uniform_draw_crowds_the_middle():
+    def widest_gap(configs) -> float:
+        return float(np.diff(np.sort(log_macs(configs))).max())
+
+    rng = np.random.default_rng(0)
+    sample = stratified_sample(SPACE, GEOMETRY, 16)
+    uniform = [SPACE.sample(rng) for _ in range(14)]
+    uniform += [SPACE.largest, SPACE.smallest]
+    assert sample[1] == SPACE.smallest
+    assert widest_gap(sample) < 0.75 * widest_gap(uniform)
+
+
+def test_a_small_space_is_taken_whole():
+    space = default_space(
+        GEOMETRY, resolutions=(128,), width_ratios=(1.0,), head_ratios=(1.0,), min_depth=2
+    )
+    found = stratified_sample(space, GEOMETRY, 1000)
+    removable = sum(choices.removable for choices in space.layers)
+    fixed = len(space.layers) - removable
+    kept = [number for number in range(removable + 1) if fixed + number >= 2]
+    assert len(set(found)) == len(found) == sum(comb(removable, number) for number in kept)
