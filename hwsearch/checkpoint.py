@@ -129,7 +129,8 @@ def _read_geometry(state: Mapping[str, Tensor]) -> SamGeometry:
         depth=depth,
         heads=heads,
         mlp_width=state["image_encoder.blocks.0.mlp.lin1.weight"].shape[0],
-        window_size=min(sides),
+        # A window may be larger than the grid.
+        window_size=next((side for side in sides if side != grid), grid),
         global_layers=tuple(index for index, side in enumerate(sides) if side == grid),
         prompt_dim=state["image_encoder.neck.0.weight"].shape[0],
         mask_in_channels=state["prompt_encoder.mask_downscaling.3.weight"].shape[0],

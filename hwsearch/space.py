@@ -238,8 +238,8 @@ def default_space(
 
     Layer 0 is never removed, and never narrowed (SuperSAM, arXiv 2501.08504, section 3) but with
     `narrow_first`, for spaces that reach down to where one full layer is a large part. MLP
-    widths are rounded to multiples of 8, heads to whole heads. Resolutions are whole numbers of
-    patches; the default keeps 1, 7/8, 3/4 and 1/2 of the full side.
+    widths below the full one are rounded to multiples of 8, heads to whole heads. Resolutions are
+    whole numbers of patches; the default keeps 1, 7/8, 3/4 and 1/2 of the full side.
 
     Raises:
         UsageError: a resolution or a depth that this geometry can't have.
@@ -258,7 +258,7 @@ def default_space(
         )
     _check_ratios("MLP width", width_ratios)
     _check_ratios("head", head_ratios)
-    widths = tuple(sorted({_round_width(geometry.mlp_width * ratio) for ratio in width_ratios}))
+    widths = tuple(sorted({_part_of_width(geometry.mlp_width, ratio) for ratio in width_ratios}))
     heads = tuple(sorted({max(1, round(geometry.heads * ratio)) for ratio in head_ratios}))
     layers = tuple(
         LayerChoices(index=index, mlp_widths=widths, heads=heads, removable=index > 0)
@@ -294,8 +294,9 @@ def default_resolutions(geometry: SamGeometry) -> tuple[int, ...]:
     return tuple(grid * geometry.patch_size for grid in grids)
 
 
-def _round_width(width: float) -> int:
-    return max(8, round(width / 8) * 8)
+def _part_of_width(width: int, ratio: float) -> int:
+    """A multiple of 8, but for the whole width."""
+    return width if ratio == 1 else min(width, max(8, round(width * ratio / 8) * 8))
 
 
 def _pick(rng: np.random.Generator, choices: tuple[int, ...]) -> int:

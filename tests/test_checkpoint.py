@@ -63,6 +63,7 @@ def test_the_official_models_are_recognised(model: str):
     [
         {"depth": 2, "global_layers": ()},
         {"global_layers": (0, 1, 2, 3), "window_size": 8},
+        {"window_size": 14},
         {"mlp_width": 40, "heads": 2},
         {"patch_size": 32, "image_size": 256},
         {"prompt_dim": 64, "mask_in_channels": 8, "multimask_outputs": 4},

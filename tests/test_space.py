@@ -254,6 +254,13 @@ def test_default_widths_are_multiples_of_8():
     assert widths == (64, 152, 200)
 
 
+@pytest.mark.parametrize("width", [100, 108, 4])
+def test_the_full_width_is_the_model_s_own(width: int):
+    space = default_space(GEOMETRY.model_copy(update={"mlp_width": width}))
+    assert space.largest.layers[-1].mlp_width == width
+    assert all(one % 8 == 0 and one < width for one in space.layers[-1].mlp_widths[:-1])
+
+
 @pytest.mark.parametrize("resolution", [100, 144])
 def test_resolutions_that_the_geometry_cannot_have_are_refused(resolution: int):
     with pytest.raises(UsageError, match=f"Resolution {resolution} can't be used"):

@@ -119,10 +119,5 @@ def _is_in(net: Supernet, band: float, config: SubnetConfig) -> bool:
 
 def _thinned(chosen: EvaluationSet) -> EvaluationSet:
     step = max(1, len(chosen.views) // FEW_VIEWS)
-    return replace(
-        chosen,
-        views=chosen.views[::step],
-        image_of=chosen.image_of[::step],
-        categories=chosen.categories[::step],
-        fingerprint=f"{chosen.fingerprint}/{step}",
-    )
+    fingerprint = f"{chosen.fingerprint}/{step}"
+    return replace(chosen, shown=chosen.shown[::step], fingerprint=fingerprint)

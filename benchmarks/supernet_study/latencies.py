@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import ProfileStore
-from hwsearch.records import SubnetConfig
+from hwsearch.records import SubnetConfig, short_digest
 from hwsearch.runtime.devices import resolve_target
 from hwsearch.workflow.timing import Stopwatch
 from supernet_study.runs import trained_supernet
@@ -28,7 +28,8 @@ def with_latencies(study: Study, rows: list[Row], *, threads: int) -> list[Row]:
         measured = stopwatch.latencies_ms(distinct)
         return {config.id: ms for config, ms in zip(distinct, measured, strict=True)}
 
-    found = study.kept(f"latencies-{threads}-threads", measure)
+    ids = short_digest(" ".join(sorted({config.id for config in configs.values()})))
+    found = study.kept(f"latencies-{threads}-threads-{ids}", measure)
     return [
         row | ({"latency_ms": found[configs[row["model"]].id]} if row["model"] in configs else {})
         for row in rows

@@ -24,6 +24,9 @@ Floats = NDArray[np.float64]
 def ranking(study: Study, *, steps: int) -> dict[str, Any]:
     """Kendall's τ between inherited mIoU and mIoU after `steps` steps of a subnet's own.
 
+    The two are judged on different objects, search views and final ones, since what the choice of
+    objects does to both would look like agreement.
+
     Subnets are drawn evenly from the size bands, at any resolution, with both ends of the space.
     Beside it stands how well parameters and MACs alone would rank them: what is above that is
     what inherited accuracy adds.
@@ -68,7 +71,7 @@ def _pair(study: Study, config: SubnetConfig, steps: int) -> dict[str, Any]:
         return {
             "subnet": config.id,
             "inherited": mean_miou(net, config, study.search_sets),
-            "tuned": mean_miou(briefly_tuned(study, net, config, steps), config, study.search_sets),
+            "tuned": mean_miou(briefly_tuned(study, net, config, steps), config, study.final_sets),
         }
 
-    return study.kept(f"ranking/{config.id}-{steps}", judge)
+    return study.kept(f"ranking/{config.id}-{steps}-apart", judge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,8 +12,8 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from hwsearch.compute import compute_device
-from hwsearch.data.dataset import distinct_names
-from hwsearch.data.open import open_dataset
+from hwsearch.data.dataset import SPLITS, distinct_names
+from hwsearch.data.open import has_split, open_dataset
 from hwsearch.evaluation import EvaluationSet, evaluate, evaluation_set
 from hwsearch.evaluation.answers import ask
 from hwsearch.evaluation.segmenter import SamSegmenter
@@ -65,9 +66,16 @@ class Study:
     @cached_property
     def digest(self) -> str:
         """Of all that results depend on; those of another study are not mistaken for this one's."""
-        data = [open_dataset(source, "train").fingerprint for source in self.data]
+        data = [
+            open_dataset(source, split).fingerprint
+            for source in self.data
+            for split in SPLITS
+            if has_split(source, split)
+        ]
         outside = [open_dataset(source, "val").fingerprint for source in self.outside]
-        weights = load_supernet(self.start).weights_digest()
+        weights = [load_supernet(self.start).weights_digest()]
+        if self.checkpoint.exists():  # only the ablation needs it
+            weights.append(hashlib.sha256(self.checkpoint.read_bytes()).hexdigest())
         views = [self.search_views, self.final_views]
         rounds = [asdict(settings) for settings in self.rounds]
         return short_digest(json.dumps([weights, data, outside, views, rounds]))

@@ -59,7 +59,7 @@ class CocoDataset:
     """One split of a COCO-format folder; images and masks are read when asked for.
 
     Annotations and the presence of every image are checked when the split is opened. Images
-    without an object are passed over, as are crowd regions and polygons too thin to cover a pixel
+    without an object are passed over, as are crowd regions and polygons that cover no pixel
     (`left_out` counts these). A sample's key is its file name.
 
     Args:
@@ -132,7 +132,7 @@ def _read(path: Path) -> bytes:
 
 
 def _parse(content: bytes, path: Path) -> tuple[list[_Image], int]:
-    """The images with their annotations, and how many annotations were left out as too thin."""
+    """The images with their annotations, and how many were left out as they cover no pixel."""
     try:
         document = json.loads(content)
         images, annotations = document["images"], document["annotations"]

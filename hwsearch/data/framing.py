@@ -60,22 +60,13 @@ class _Window(NamedTuple):
     y1: int
 
 
-def image_view(
-    sample: Sample,
-    max_instances: int | None = None,
-    rng: np.random.Generator | None = None,
-) -> View:
-    """The whole image, with all its objects or some of them.
-
-    Args:
-        sample: Image and objects.
-        max_instances: At most so many objects; None for all.
-        rng: Draws which ones are kept; without it, the first are.
-    """
+def image_view(sample: Sample, objects: Sequence[int] | None = None) -> View:
+    """The whole image, with all its objects or those of the given places, in their order."""
     height, width = sample.image.shape[:2]
-    kept = _choose(range(len(sample.instances)), max_instances, rng)
     whole = _Window(0, 0, width, height)
-    return _view(sample, whole, [sample.instances[index] for index in kept])
+    if objects is None:
+        return _view(sample, whole, sample.instances)
+    return _view(sample, whole, [sample.instances[index] for index in objects])
 
 
 def object_view(

@@ -12,6 +12,7 @@ from hwsearch.errors import DataError
 
 # Pillow's conversion of these to RGB clips at 255, which would turn a picture white in silence.
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+_DEEP_RAW_MODE = ";16"  # as in RGB;16B
 
 
 def read_rgb(path: Path, *, width: int, height: int) -> Pixels:
@@ -39,8 +40,9 @@ def read_rgb(path: Path, *, width: int, height: int) -> Pixels:
 
 
 def _refuse_deep(image: Image.Image, path: Path) -> None:
-    if image.mode in _DEEP_MODES:
+    # Of deep colours Pillow keeps the high bytes, and its mode is that of shallow ones: 12 bits
+    # in 16 would turn black. The raw mode that its decoder was set up for still tells.
+    if image.mode in _DEEP_MODES or any(_DEEP_RAW_MODE in str(tile) for tile in image.tile):
         raise DataError(
-            f"Image {path} has more than 8 bits a channel (mode {image.mode}); "
-            "convert it to 8 bits a channel first."
+            f"Image {path} has more than 8 bits a channel; convert it to 8 bits a channel first."
         )

@@ -20,12 +20,7 @@ LAYOUTS = (
 
 
 def open_dataset(
-    source: str | Path,
-    split: Split,
-    *,
-    cache_bytes: int = DEFAULT_CACHE_BYTES,
-    scene_count: int | None = None,
-    scene_seed: int = 0,
+    source: str | Path, split: Split, *, cache_bytes: int = DEFAULT_CACHE_BYTES
 ) -> Dataset:
     """Open one split of a data folder, recognised by its layout, or of the embedded scenes.
 
@@ -33,18 +28,15 @@ def open_dataset(
         source: A folder, or `scenes`; a folder of that name is reached as `./scenes`.
         split: `train`, `val` or `test`.
         cache_bytes: Decoded images and masks that are kept in memory.
-        scene_count: How many scenes; by default 2000 for train, 200 for val and test.
-        scene_seed: Seed of the scenes.
 
     Raises:
-        UsageError: the split or an argument of the scenes is out of range.
+        UsageError: there is no such split.
         DataError: there is no such folder, it has no known layout, it lacks the split, or its
             content is damaged.
     """
     _check_split(split)
     if source == SCENES:
-        count = DEFAULT_COUNTS[split] if scene_count is None else scene_count
-        return SceneDataset(split, count, seed=scene_seed, cache_bytes=cache_bytes)
+        return SceneDataset(split, DEFAULT_COUNTS[split], cache_bytes=cache_bytes)
     root = _folder(source)
     files = find_coco(root, split)
     if files is not None:

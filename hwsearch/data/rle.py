@@ -15,7 +15,7 @@ from hwsearch.errors import DataError
 Rle: TypeAlias = dict[str, Any]
 Segmentation: TypeAlias = "list[list[float]] | Rle"
 
-# A polygon narrower than this may fall between the pixels and cover none.
+# A polygon that is narrower than this on average may fall between the pixels and cover none.
 _THIN_PIXELS = 2.0
 
 
@@ -44,8 +44,13 @@ def check_segmentation(raw: object, *, height: int, width: int, where: str) -> S
 
 
 def is_invisible(segmentation: Segmentation, *, height: int, width: int) -> bool:
-    """Whether these are polygons too thin to cover a pixel; COCO 2017 itself has a few."""
-    if isinstance(segmentation, dict) or not all(map(_is_thin, segmentation)):
+    """Whether these are polygons that cover no pixel of the image: too thin, or outside of it.
+
+    COCO 2017 itself has a few. Only those that may are rasterised, since a file has thousands.
+    """
+    if isinstance(segmentation, dict):
+        return False
+    if not all(_may_be_invisible(polygon, height, width) for polygon in segmentation):
         return False
     return not coco_mask.area(_rasterised(segmentation, height, width))
 
@@ -93,9 +98,13 @@ def _rasterised(polygons: list[list[float]], height: int, width: int) -> Rle:
     return rle
 
 
-def _is_thin(polygon: list[float]) -> bool:
-    xs, ys = polygon[::2], polygon[1::2]
-    return min(max(xs) - min(xs), max(ys) - min(ys)) < _THIN_PIXELS
+def _may_be_invisible(polygon: list[float], height: int, width: int) -> bool:
+    """Whether it reaches out of the image, or its area over its length is less than two pixels."""
+    xs, ys = np.array(polygon[::2]), np.array(polygon[1::2])
+    if min(xs.min(), ys.min()) < 0 or xs.max() > width or ys.max() > height:
+        return True
+    area = abs(np.dot(xs, np.roll(ys, 1)) - np.dot(ys, np.roll(xs, 1))) / 2
+    return bool(area < _THIN_PIXELS * max(np.ptp(xs), np.ptp(ys), _THIN_PIXELS))
 
 
 def _check_polygons(polygons: list[Any], where: str) -> list[list[float]]:

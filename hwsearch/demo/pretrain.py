@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from hwsearch.checkpoint import load_checkpoint
 from hwsearch.cli.progress import RichProgress
 from hwsearch.data.open import open_dataset
+from hwsearch.errors import HwsearchError
 from hwsearch.files import replace_file
 from hwsearch.records import SamGeometry
 from hwsearch.sam import build_sam
@@ -104,4 +105,7 @@ def _largest_alone() -> SearchSpace:
 
 
 if __name__ == "__main__":
-    typer.run(pretrain)
+    try:
+        typer.run(pretrain)
+    except HwsearchError as error:
+        sys.exit(f"Error: {error}")

@@ -63,7 +63,7 @@ def ask(
     parts: dict[Prompt, list[Answers]] = {prompt: [] for prompt in prompts}
     with progress.task("evaluating", len(chosen.views)) as advance, torch.inference_mode():
         for start in range(0, len(chosen.views), batch):
-            views = chosen.views[start : start + batch]
+            views = list(chosen.views[start : start + batch])
             fitted = [fit(view, resolution) for view in views]
             embeddings = segmenter.encode([frame.image for frame in fitted])
             for prompt in prompts:

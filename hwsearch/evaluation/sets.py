@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.data.dataset import Dataset
+from hwsearch.data.dataset import Dataset, Sample
 from hwsearch.data.framing import View, image_view, object_view
 from hwsearch.errors import DataError
 from hwsearch.records import Framing, short_digest
@@ -18,14 +18,59 @@ from hwsearch.records import Framing, short_digest
 OBJECT_CONTEXT = 3.0
 
 
+class Shown(NamedTuple):
+    """What a view shows: an image of the data set, and which of its objects.
+
+    `categories` and `areas` are the objects' class ids, None where they have none, and their
+    pixels.
+    """
+
+    image: int
+    objects: tuple[int, ...]
+    categories: tuple[int | None, ...]
+    areas: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Views(Sequence[View]):
+    """Views that are cut when they are asked for, and not kept: at 1500 x 2250 px one has 64 MB.
+
+    Args:
+        dataset: what they are cut from; it keeps what it read last.
+        shown: what each shows.
+        framing: as in `EvaluationSet`.
+    """
+
+    dataset: Dataset
+    shown: tuple[Shown, ...]
+    framing: Framing
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    @overload
+    def __getitem__(self, place: int) -> View: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Views: ...
+
+    def __getitem__(self, place: int | slice) -> View | Views:
+        if isinstance(place, slice):
+            return replace(self, shown=self.shown[place])
+        image, objects, *_ = self.shown[place]
+        sample = self.dataset[image]
+        if self.framing == "object":
+            return object_view(sample, objects[0], context=OBJECT_CONTEXT, max_instances=1)
+        return image_view(sample, objects)
+
+
 @dataclass(frozen=True)
 class EvaluationSet:
     """Views of a data set, fixed once, on which models are compared.
 
     Args:
-        views: what a model is shown, each with n objects.
-        image_of: for each view, the index of the image in the data set that it was cut from.
-        categories: for each view, the class ids of its n objects; None where they have none.
+        dataset: the images with their objects.
+        shown: for each view, the image and the n objects that a model is shown.
         data: name of the data set.
         split: `train`, `val`, `test`, or a part of one.
         framing: "image": each view is a whole image with its objects. "object": each view is a
@@ -33,18 +78,32 @@ class EvaluationSet:
         fingerprint: digest of all that the choice depends on.
     """
 
-    views: tuple[View, ...]
-    image_of: tuple[int, ...]
-    categories: tuple[tuple[int | None, ...], ...]
+    dataset: Dataset
+    shown: tuple[Shown, ...]
     data: str
     split: str
     framing: Framing
     fingerprint: str
 
     @property
+    def views(self) -> Views:
+        """What a model is shown, each with n objects."""
+        return Views(self.dataset, self.shown, self.framing)
+
+    @property
+    def image_of(self) -> tuple[int, ...]:
+        """For each view, the index of the image in the data set that it is cut from."""
+        return tuple(view.image for view in self.shown)
+
+    @property
+    def categories(self) -> tuple[tuple[int | None, ...], ...]:
+        """For each view, the class ids of its n objects; None where they have none."""
+        return tuple(view.categories for view in self.shown)
+
+    @property
     def instances(self) -> int:
         """How many masks are compared."""
-        return sum(len(view.masks) for view in self.views)
+        return sum(len(view.objects) for view in self.shown)
 
     @property
     def images(self) -> int:
@@ -54,17 +113,17 @@ class EvaluationSet:
     @property
     def clusters(self) -> NDArray[np.int64]:
         """int64 (instances,): the image that each mask belongs to."""
-        return np.repeat(np.array(self.image_of), [len(view.masks) for view in self.views])
+        return np.repeat(np.array(self.image_of), [len(view.objects) for view in self.shown])
 
     @property
     def areas(self) -> NDArray[np.int64]:
         """int64 (instances,): pixels of each mask."""
-        return np.concatenate([view.masks.sum(axis=(1, 2)) for view in self.views])
+        return np.array([area for view in self.shown for area in view.areas])
 
     @property
     def has_classes(self) -> bool:
         """Whether any object has a class."""
-        return any(category is not None for view in self.categories for category in view)
+        return any(category is not None for view in self.shown for category in view.categories)
 
 
 def evaluation_set(
@@ -96,12 +155,10 @@ def evaluation_set(
     )
     if not shown:
         raise DataError(f"{dataset.name} ({dataset.split}) holds no object to evaluate on.")
-    views, image_of, categories = zip(*shown, strict=True)
     parts = [dataset.fingerprint, framing, max_views, max_prompts, seed]
     return EvaluationSet(
-        views=views,
-        image_of=image_of,
-        categories=categories,
+        dataset=dataset,
+        shown=tuple(shown),
         data=dataset.name,
         split=dataset.split,
         framing=framing,
@@ -119,27 +176,17 @@ def box_floor(chosen: EvaluationSet) -> float:
     return float(np.mean(ious))
 
 
-class _Shown(NamedTuple):
-    """A view, the image that it was cut from, and the classes of its objects."""
-
-    view: View
-    image: int
-    categories: tuple[int | None, ...]
-
-
 def _whole_images(
     dataset: Dataset, order: Sequence[int], max_prompts: int, rng: np.random.Generator
-) -> list[_Shown]:
+) -> list[Shown]:
     shown = []
     for image in order:
         sample = dataset[image]
-        kept = sample.instances
-        if len(kept) > max_prompts:
-            drawn = rng.permutation(len(kept))[:max_prompts]
-            kept = tuple(kept[index] for index in drawn.tolist())
-        if kept:
-            categories = tuple(instance.category for instance in kept)
-            shown.append(_Shown(image_view(replace(sample, instances=kept)), image, categories))
+        objects = list(range(len(sample.instances)))
+        if len(objects) > max_prompts:
+            objects = rng.permutation(len(objects))[:max_prompts].tolist()
+        if objects:
+            shown.append(_shown(sample, image, objects))
     return shown
 
 
@@ -148,7 +195,7 @@ def _single_objects(
     order: Sequence[int],
     max_views: int | None,
     rng: np.random.Generator,
-) -> list[_Shown]:
+) -> list[Shown]:
     """One object of each image, then a second one of each, until there are enough.
 
     Images are read only as far as they are needed, since a data set may have thousands.
@@ -165,10 +212,14 @@ def _single_objects(
             left[image] = objects
     while len(chosen) < most and any(left.values()):
         chosen += [(image, objects.pop()) for image, objects in left.items() if objects]
-    return [_window(dataset, image, index) for image, index in sorted(chosen[:max_views])]
+    return [_shown(dataset[image], image, [index]) for image, index in sorted(chosen[:max_views])]
 
 
-def _window(dataset: Dataset, image: int, index: int) -> _Shown:
-    sample = dataset[image]
-    view = object_view(sample, index, context=OBJECT_CONTEXT, max_instances=1)
-    return _Shown(view, image, (sample.instances[index].category,))
+def _shown(sample: Sample, image: int, objects: Sequence[int]) -> Shown:
+    kept = [sample.instances[index] for index in objects]
+    return Shown(
+        image=image,
+        objects=tuple(objects),
+        categories=tuple(instance.category for instance in kept),
+        areas=tuple(instance.area for instance in kept),
+    )

@@ -116,6 +116,30 @@ def test_reads_uncompressed_runs(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.instances[0].paint(HEIGHT, WIDTH), mask)
 
 
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        [5, 5, 5, 5, 5, 5],
+        [5, 5, 15, 15, 5, 5],
+        [5, 5, 15, 15, 14.9, 15],
+        [-20, -20, -5, -20, -5, -5, -20, -5],
+        [WIDTH + 8, 5, WIDTH + 28, 5, WIDTH + 28, 20, WIDTH + 8, 20],
+    ],
+    ids=["point", "line", "sliver", "above the image", "beside the image"],
+)
+def test_a_polygon_that_covers_no_pixel_is_left_out_when_the_split_is_opened(
+    tmp_path: Path, polygon: list[float]
+) -> None:
+    """Found later, it would stop a training in which the image comes up."""
+
+    def edit(content: Document) -> None:
+        content["annotations"][0]["segmentation"] = [polygon]
+
+    dataset = open_val(make(tmp_path, edit))
+    assert dataset.left_out == 1
+    assert sum(len(dataset[index].instances) for index in range(len(dataset))) == 5
+
+
 def test_leaves_out_crowds_thin_polygons_and_images_without_objects(tmp_path: Path) -> None:
     def edit(content: Document) -> None:
         content["annotations"][0]["segmentation"] = [[5, 5, 5, 5, 5, 5]]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,28 @@ def test_orientation_follows_the_annotated_size(tmp_path: Path) -> None:
 def test_deep_pixels_are_refused_rather_than_clipped(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(GREY.astype(np.uint16) * 100).save(path)
+    with pytest.raises(DataError, match="more than 8 bits"):
+        read_rgb(path, width=6, height=4)
+
+
+@pytest.mark.parametrize("colours", [2, 4, 6])  # of PNG: RGB, grey with alpha, RGB with alpha
+def test_deep_colours_are_refused_rather_than_turned_black(tmp_path: Path, colours: int) -> None:
+    """12 bits in 16, as of a microscope: the high bytes, which Pillow keeps, are nearly zero."""
+    channels = {2: 3, 4: 2, 6: 4}[colours]
+    rows = b"".join(b"\0" + bytes([1, 200] * channels * 6) for _ in range(4))
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", 6, 4, 16, colours, 0, 0, 0)
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
     with pytest.raises(DataError, match="more than 8 bits"):
         read_rgb(path, width=6, height=4)
 

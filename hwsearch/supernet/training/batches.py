@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data
 
-from hwsearch.data.dataset import Dataset
+from hwsearch.data.dataset import Boxes, Dataset
 from hwsearch.data.framing import View, fit, image_view, low_res_masks, object_view
 from hwsearch.data.prompts import jitter_boxes, random_point
 from hwsearch.errors import DataError, HwsearchError, UsageError
@@ -205,27 +205,36 @@ def _draw_view(
     for _ in range(MOST_DRAWS):
         sample = dataset[int(rng.integers(len(dataset)))]
         if rng.random() < settings.whole_image_share:
-            view = image_view(sample)
+            # Only what is kept is painted: an image of SA-1B has a hundred masks.
+            boxes = np.array([instance.box for instance in sample.instances])
+            chosen = _prompted(boxes, sample.image.shape, resolution, settings, rng)
+            if chosen.size:
+                return image_view(sample, chosen.tolist())
         else:
             index = int(rng.integers(len(sample.instances)))
             context = rng.uniform(*settings.context)
             view = object_view(sample, index, context=context, rng=rng)
-        large = _large_enough(view, resolution, settings.min_object)
-        if large.any():
-            chosen = np.flatnonzero(large)
-            if len(chosen) > settings.prompts:
-                chosen = rng.choice(chosen, settings.prompts, replace=False)
-            return View(view.image, view.masks[chosen], view.boxes[chosen])
+            chosen = _prompted(view.boxes, view.image.shape, resolution, settings, rng)
+            if chosen.size:
+                return View(view.image, view.masks[chosen], view.boxes[chosen])
     raise DataError(
         f"In {MOST_DRAWS} draws from {dataset.name} no object had {settings.min_object:g} pixels a "
         f"side at {resolution} px: it can't be trained on as it is shown."
     )
 
 
-def _large_enough(view: View, resolution: int, least: float) -> NDArray[np.bool_]:
-    scale = resolution / max(view.image.shape[:2])
-    sides = (view.boxes[:, 2:] - view.boxes[:, :2]).max(axis=1) * scale
-    large: NDArray[np.bool_] = sides >= least
+def _prompted(
+    boxes: Boxes,
+    shape: Sequence[int],
+    resolution: int,
+    settings: BatchSettings,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Places of the objects that are shown: large enough ones, as many as there are prompts."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) * (resolution / max(shape[:2]))
+    large = np.flatnonzero(sides >= settings.min_object)
+    if len(large) > settings.prompts:
+        return rng.choice(large, settings.prompts, replace=False)
     return large
 
 

@@ -25,10 +25,11 @@ def corrective_clicks(
     Returns:
         B×P×1×2 points, (x, y) as pixel indices of the input frame, and B×P×1 labels, 1 or 0.
     """
-    truth = masks > 0.5
+    # A mask thinner than half a cell everywhere is where it is thickest.
+    thickest = masks.amax(dim=(-2, -1), keepdim=True)
+    truth = masks > thickest.clamp(max=1.0).where(thickest <= 0.5, 1.0) / 2
     wrong = ((logits > 0) != truth) & inside.unsqueeze(1)
     faultless = ~wrong.flatten(2).any(dim=-1)[..., None, None]
-    # A mask thinner than half a cell everywhere is clicked where it is thickest.
     wanted = torch.where(faultless, masks, wrong.float()).flatten(2)
     lot = torch.from_numpy(rng.random(wanted.shape, np.float32)).to(wanted.device)
     chosen = (wanted * (0.5 + lot)).argmax(dim=-1, keepdim=True)

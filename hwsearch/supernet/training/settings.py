@@ -13,8 +13,9 @@ from hwsearch.supernet.training.losses import LossWeights
 class TrainSettings:
     """How long a supernet is trained, and how.
 
-    The learning rate warms up linearly over `warmup_steps` and falls to zero along a cosine. The
-    weights that training leaves are the exponential moving average with `ema_decay`. In
+    The learning rate warms up linearly over `warmup_steps`, or a tenth of `steps` where these are
+    few, and falls to zero along a cosine. The weights that training leaves are an exponential
+    moving average whose decay rises to `ema_decay`. In
     `correction_share` of the steps, every prompt is followed by a click where its mask was wrong.
     """
 

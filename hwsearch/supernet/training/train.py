@@ -25,6 +25,7 @@ from hwsearch.supernet.training.settings import TrainSettings
 from hwsearch.supernet.training.state import TrainingState, load_state, save_state
 from hwsearch.supernet.training.step import training_step
 
+MOST_WARMUP = 10  # a tenth of the steps at most
 LOCK_NAME = ".training.lock"
 Validate = Callable[[Supernet], dict[str, float]]
 
@@ -94,7 +95,7 @@ def _train(
     sam = supernet.sam
     device = next(sam.parameters()).device
     optimizer = _optimizer(supernet, settings)
-    average = AveragedModel(sam, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+    average = AveragedModel(sam, multi_avg_fn=_ramped_average(settings.ema_decay))
     about = [purpose, supernet.space.to_json(), *(dataset.fingerprint for dataset in datasets)]
     state = TrainingState(sam, average, optimizer, settings, " ".join(about))
     start = load_state(directory, state)
@@ -177,11 +178,27 @@ def _optimizer(supernet: Supernet, settings: TrainSettings) -> torch.optim.Optim
     )
 
 
+def _ramped_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int | Tensor], None]:
+    """An exponential moving average whose window grows with the number of steps behind it.
+
+    With the whole decay from the first step on, a training of a few hundred steps would end near
+    the weights that it began with. After n updates it is min(`decay`, (1 + n) / (10 + n)), as in
+    TensorFlow's `ExponentialMovingAverage`.
+    """
+
+    def update(averaged: list[Tensor], current: list[Tensor], count: int | Tensor) -> None:
+        n = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, count)
+
+    return update
+
+
 def _set_learning_rate(
     optimizer: torch.optim.Optimizer, step: int, settings: TrainSettings
 ) -> None:
-    warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    done = max(0, step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    warmup_steps = min(settings.warmup_steps, settings.steps // MOST_WARMUP)
+    warmup = min(1.0, (step + 1) / max(1, warmup_steps))
+    done = max(0, step - warmup_steps) / max(1, settings.steps - warmup_steps)
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * done))
 

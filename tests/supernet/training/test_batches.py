@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hwsearch.data.dataset import Sample
+from hwsearch.data.framing import View, image_view
 from hwsearch.errors import DataError, UsageError
 from hwsearch.sam import PIXEL_MEAN, PIXEL_STD
+from hwsearch.supernet.training import batches
 from hwsearch.supernet.training.batches import (
     BatchSettings,
     TrainingBatch,
@@ -104,6 +106,22 @@ def test_small_objects_are_left_out():
     assert boxes == pytest.approx(np.full((4, 2), 60 * 128 / 160), abs=1)
     both = compose(replace(whole, min_object=7), dataset)
     assert both.present.all()
+
+
+def test_a_whole_image_paints_only_what_it_prompts(monkeypatch: pytest.MonkeyPatch):
+    """An image of SA-1B has a hundred masks, each as large as the image once it is painted."""
+    painted = []
+
+    def counted(sample: Sample, objects: list[int]) -> View:
+        painted.append(objects)
+        return image_view(sample, objects)
+
+    monkeypatch.setattr(batches, "image_view", counted)
+    masks = [rectangle(SHAPE, 10 * i, 5, 10 * i + 30, 60) for i in range(12)]
+    batch = compose(replace(PLAIN, whole_image_share=1.0), Pictures([picture(masks)]))
+    assert batch.present.all()
+    assert len(painted) == PLAIN.images
+    assert all(len(set(objects)) == 2 for objects in painted)
 
 
 def test_a_window_around_a_small_object_makes_it_large_enough():

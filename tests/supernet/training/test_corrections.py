@@ -65,6 +65,14 @@ def test_a_mask_thinner_than_half_a_cell_is_clicked_where_it_is():
     assert truth[row, column] > 0
 
 
+def test_a_thin_mask_that_was_found_gets_no_click_into_the_background():
+    stroke = square(4, 4, 5, 12)
+    for seed in range(10):
+        ((column, row),), (label,) = clicks(stroke, 0.45 * stroke, seed)
+        assert label == 1
+        assert stroke[row, column]
+
+
 def test_each_prompt_is_corrected_by_itself():
     truth = torch.stack([square(0, 0, 4, 4), square(8, 8, 12, 12)])[None]
     points, labels = corrective_clicks(

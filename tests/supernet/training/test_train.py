@@ -201,11 +201,19 @@ def test_the_loss_falls(tmp_path: Path):
 
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing(tmp_path: Path):
-    settings = replace(SHORT, steps=8, warmup_steps=2, checkpoint_every=1, validate_every=100)
+    settings = replace(SHORT, steps=20, warmup_steps=2, checkpoint_every=1, validate_every=100)
     run(tmp_path, settings=settings, draw=smallest_alone)
     rates = [line["learning_rate"] / settings.learning_rate for line in lines_of(tmp_path)]
     assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
     assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] < 0.1
+
+
+def test_a_short_training_does_not_spend_itself_on_warming_up(tmp_path: Path):
+    settings = replace(SHORT, steps=6, warmup_steps=100, checkpoint_every=1, validate_every=100)
+    run(tmp_path, settings=settings, draw=smallest_alone)
+    rates = [line["learning_rate"] / settings.learning_rate for line in lines_of(tmp_path)]
+    assert rates[0] == pytest.approx(1.0)
     assert rates[-1] < 0.1
 
 
@@ -228,7 +236,10 @@ def test_validation_sees_the_average_and_leaves_the_running_weights(tmp_path: Pa
 
 
 def test_training_leaves_the_moving_average(tmp_path: Path):
-    """With a decay of d, the average after two steps is d·(first) + (1 − d)·(second)."""
+    """With a decay of d, the average after two steps is d·(first) + (1 − d)·(second).
+
+    The decay is 2/11 at most after one update, so that the first weights don't stay for long.
+    """
     settings = replace(SHORT, steps=2)
 
     def left_by(name: str, decay: float, draw: DrawSubnets) -> Tensor:
@@ -245,9 +256,10 @@ def test_training_leaves_the_moving_average(tmp_path: Path):
 
     first = left_by("first", 0.5, interrupted(1, smallest_alone))
     second = left_by("second", 0.0, smallest_alone)
-    averaged = left_by("averaged", 0.5, smallest_alone)
     assert not torch.equal(first, second)
-    torch.testing.assert_close(averaged, (first + second) / 2)
+    for decay, share in ((0.1, 0.1), (0.998, 2 / 11)):
+        averaged = left_by(f"averaged-{decay}", decay, smallest_alone)
+        torch.testing.assert_close(averaged, share * first + (1 - share) * second)
 
 
 @pytest.mark.parametrize(
