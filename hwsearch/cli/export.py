@@ -239,12 +239,15 @@ def _engines_were_timed(manifest: BundleManifest) -> bool:
 
 def _timed(manifest: BundleManifest) -> str:
     """What the latency is that of."""
+    from hwsearch.export.manifest import DECODER_FILE, ENCODER_FILE
     from hwsearch.runtime.gpus import is_on_gpu
 
     if _engines_were_timed(manifest):
         return "the engines"
     if manifest.latency and is_on_gpu(manifest.latency.target):
         return f"{manifest.latency.target.runtime}'s engines of the fp32 files"
+    if manifest.encoder_file != ENCODER_FILE:
+        return f"{manifest.encoder_file} and {DECODER_FILE}"
     return "the fp32 files"
 
 

@@ -26,6 +26,7 @@ from hwsearch.cli.supernet import app as supernet_app
 from hwsearch.errors import HwsearchError, StoppedError
 
 TRACEBACK_VARIABLE = "HWSEARCH_TRACEBACK"
+RESUMED = (["profile"], ["search"], ["demo"], ["supernet", "train"])  # what a rerun goes on with
 
 
 class Commands(TyperGroup):
@@ -36,7 +37,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise StoppedError("Stopped; the same command goes on where it was.") from None
+            raise StoppedError("Stopped.") from None
 
 
 app = typer.Typer(
@@ -81,6 +82,10 @@ def _run(arguments: list[str]) -> int:
         app(args=arguments)
     except SystemExit as end:  # Typer ends so, after showing what was wrong with the arguments
         return end.code if isinstance(end.code, int) else 0
+    except StoppedError as stopped:
+        goes_on = arguments[:1] in RESUMED or arguments[:2] in RESUMED
+        note = " The same command goes on where it was." if goes_on else ""
+        return _fail(f"{stopped}{note}", stopped.exit_code)
     except HwsearchError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:

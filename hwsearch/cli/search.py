@@ -123,14 +123,14 @@ def search(
         )
         for words in wanted
     )
-    latencies_ms = [words.latency_ms for words in wanted]
     loaded = load_supernet(supernet)
     request = SearchRequest(
         supernet_name=supernet,
         targets=targets,
         data=data,
         framing=parse_framing(framing, manifest.framing),
-        study=study or default_study_name(supernet, data, latencies_ms, precisions or ()),
+        study=study
+        or default_study_name(supernet, data, [told(w, batch) for w in wanted], precisions or ()),
         storage=storage,
         trials=trials,
         samples=samples,
@@ -156,6 +156,19 @@ def search(
             f"Next: hwsearch export --study {result.study} --out BUNDLE",
         ],
     )
+
+
+def told(words: TargetWords, batch: int) -> str:
+    """A target in a study's name: its latency, behind what it has of its own."""
+    own = [
+        "" if words.name == "cpu" else words.name,
+        words.runtime or "",
+        words.precision or "",
+        "" if words.threads is None else f"t{words.threads}",
+        "" if batch == 1 else f"b{batch}",
+        f"{words.latency_ms:g}ms",
+    ]
+    return "-".join(filter(None, own))
 
 
 def _wanted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from hwsearch.data.dataset import Pixels
 from hwsearch.errors import DataError
@@ -39,7 +39,7 @@ def read_rgb(path: Path, *, width: int, height: int) -> Pixels:
         raise DataError(f"Image {path} can't be read ({error}); replace it.") from error
 
 
-def _refuse_deep(image: Image.Image, path: Path) -> None:
+def _refuse_deep(image: ImageFile.ImageFile, path: Path) -> None:
     # Of deep colours Pillow keeps the high bytes, and its mode is that of shallow ones: 12 bits
     # in 16 would turn black. The raw mode that its decoder was set up for still tells.
     if image.mode in _DEEP_MODES or any(_DEEP_RAW_MODE in str(tile) for tile in image.tile):

@@ -119,9 +119,9 @@ class BundleManifest(Record):
     """All that is known about a bundle.
 
     `latency` was measured on what the bundle holds: on its engines where `latency.target` is a GPU
-    and it has engines, else on its fp32 ONNX files, which on a GPU become engines for the purpose.
-    `encoder_file` is the encoder that these figures belong to and that a loader opens: with
-    dynamic int8 (CPU only) not the fp32 one.
+    and it has engines, else on `encoder_file` and the fp32 decoder, which on a GPU become engines
+    for the purpose. `encoder_file` is also what a loader opens: with dynamic int8 (CPU only) not
+    the fp32 encoder.
     `engine_parity` is None where nothing but a GPU's timing, or not even that, has run the engines.
     """
 

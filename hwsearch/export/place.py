@@ -14,8 +14,10 @@ def check_place(out: Path) -> None:
     """Do nothing if `out` is free, an empty directory, or a bundle.
 
     Raises:
-        UsageError: something else is there.
+        UsageError: something else is there, or it is where the command runs.
     """
+    if out.resolve() in (Path.cwd(), *Path.cwd().parents):  # it could not be renamed into place
+        raise UsageError(f"{out} holds the folder that this runs in: name another place.")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:

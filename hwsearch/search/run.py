@@ -63,6 +63,7 @@ class StudyPlan:
         cache: JSON-lines file of accuracies, shared by all studies.
         scope: which part of the model latencies cover.
         seed: seeds everything that is drawn.
+        verifier: who measures here: another one's measurements don't count as this one's.
     """
 
     name: str
@@ -73,6 +74,7 @@ class StudyPlan:
     cache: Path
     scope: Scope = "full"
     seed: int = 0
+    verifier: str = ""
 
     @property
     def limits(self) -> Limits:
@@ -99,6 +101,7 @@ class StudyPlan:
             space=self.space,
             objectives=replace(objectives, evaluate=remembered),
             seed=self.seed,
+            verifier=self.verifier,
         )
 
 
@@ -126,6 +129,9 @@ def run_search(
     progress: Progress | None = None,
 ) -> SearchOutcome:
     """Find the most accurate deployments whose measured latency meets every target.
+
+    What was measured stays with the study, so that a search that is run again reports the same,
+    until `SubnetStudy.forget_picks`.
 
     Args:
         objectives: how to judge, predict and measure deployments; latencies have a column for each
@@ -207,6 +213,7 @@ def run_search(
     candidates = described(mious, measured_ms, objectives=objectives, geometry=geometry)
     front = measured_front(candidates, limits)
     if not front:  # what met the limits at first did not when it was timed again
+        subnets.keep_rounds([])  # on a machine that rests, the same search may find what fits
         raise _nothing_fits(
             measured_ms,
             objectives=objectives,
@@ -215,7 +222,6 @@ def run_search(
             targets=targets,
             limits=limits,
         )
-    subnets.keep_rounds(rounds[:1])  # whoever runs this search again measures its picks again
     largest = next(row for row in candidates if row.deployment == space.largest)
     return SearchOutcome(
         trials=len(found), candidates=candidates, front=front, largest=largest, pick=front[-1]

@@ -29,6 +29,7 @@ MOST_RETRIES = 3  # a trial that ended so many workers is given up
 WORKER, CHOSEN = "worker", "subnet"  # attributes of a trial: whose it is, and what it is about
 SQLITE_PATIENCE_S = 60  # workers on one file wait for each other
 JOURNAL = "journal://"
+IN_MEMORY = ("sqlite://", "sqlite:///")
 POSTGRESQL = ("postgresql://", "postgres://")
 FAULTS = (SQLAlchemyError, OptunaError, ImportError, OSError, ValueError)
 
@@ -47,6 +48,8 @@ def open_storage(
     Raises:
         UsageError: the storage can't be used.
     """
+    if url.removesuffix(":memory:") in IN_MEMORY:
+        raise storage_error(url, ValueError("it would be gone with the command"))
     try:
         with quiet_optuna():
             if url.startswith(JOURNAL):

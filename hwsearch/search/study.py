@@ -42,6 +42,7 @@ from hwsearch.search.storage import (
 from hwsearch.search.trials import (
     PENDING,
     LostTrials,
+    Worker,
     count_claimed,
     deployment_of,
     has_heartbeats,
@@ -51,7 +52,7 @@ from hwsearch.search.trials import (
 FRUITLESS_LIMIT = 20  # so many pruned trials in a row mean that little is left to try
 POLL_S = 0.5
 OF_A_LOST_TRIAL = (UpdateFinishedTrialError, optuna.TrialPruned)  # no error of an evaluation
-ROUNDS = "measured"
+ROUNDS, IDENTITY, OWNER = "measured", "identity", "owner"  # attributes of a study
 
 
 class StudyIdentity(Record):
@@ -95,6 +96,7 @@ class SubnetStudy:
         space: where the deployments come from.
         objectives: how to judge and predict deployments.
         seed: seeds every trial together with its number.
+        verifier: who measures here; nobody takes what another one measured for its own.
 
     Raises:
         UsageError: the storage can't be used, or a study of this name was made for another
@@ -110,7 +112,9 @@ class SubnetStudy:
         space: DeploymentSpace,
         objectives: Objectives,
         seed: int,
+        verifier: str = "",
     ) -> None:
+        self._rounds_key = f"{ROUNDS} by {verifier}" if verifier else ROUNDS
         self.space = space
         self.objectives = objectives
         self.limits = identity.limits
@@ -130,16 +134,20 @@ class SubnetStudy:
     @property
     @told_in_a_sentence()
     def rounds(self) -> tuple[Round, ...]:
-        """What was measured: before the first trial, and in each round of verification so far.
+        """What `verifier` measured: before the first trial, and in each round of verification.
 
-        Kept with the study, so that a process that joins or resumes it predicts as the first did.
+        Kept with the study, so that a process that resumes it predicts as the first did.
         """
-        return tuple(map(Round.from_json, self._study.user_attrs.get(ROUNDS, [])))
+        return tuple(map(Round.from_json, self._study.user_attrs.get(self._rounds_key, [])))
 
     @told_in_a_sentence()
     def keep_rounds(self, rounds: Sequence[Round]) -> None:
         """Store what was measured, in place of what was stored."""
-        self._study.set_user_attr(ROUNDS, [measured.to_json() for measured in rounds])
+        self._study.set_user_attr(self._rounds_key, [measured.to_json() for measured in rounds])
+
+    def forget_picks(self) -> None:
+        """Let whoever runs this search again measure its picks again."""
+        self.keep_rounds(self.rounds[:1])
 
     @told_in_a_sentence()
     def run_until(self, total: int, *, progress: Progress) -> None:
@@ -265,10 +273,10 @@ class SubnetStudy:
     @told_in_a_sentence()
     def _check_identity(self, identity: StudyIdentity) -> None:
         name = self._study.study_name
-        stored = self._study.user_attrs.get("identity")
-        if not self._trials() and not (stored and self.rounds):
-            self._study.set_user_attr("identity", identity.to_json())  # nothing hangs on another
-            return
+        if self._is_nobodys():
+            self._study.set_user_attr(OWNER, this_worker().to_json())
+            self._study.set_user_attr(IDENTITY, identity.to_json())
+        stored = self._study.user_attrs.get(IDENTITY)  # another process may have been faster
         if stored is None:
             raise UsageError(
                 f"Study '{name}' was not made by hwsearch: choose another name for this one."
@@ -286,6 +294,17 @@ class SubnetStudy:
                     f"Study '{name}' was made for another {field} "
                     f"({theirs[field]}, now {value}): choose another name for this one."
                 )
+
+    def _is_nobodys(self) -> bool:
+        """Whether nothing hangs on the purpose that the study has, nor anybody works for it."""
+        attributes = self._study.user_attrs
+        if self._trials() or any(attributes[key] for key in attributes if key.startswith(ROUNDS)):
+            return False
+        owner = attributes.get(OWNER)
+        if IDENTITY not in attributes or owner is None:
+            return True
+        owner = Worker.from_json(owner)
+        return owner == this_worker() or owner.is_gone
 
 
 def _open(name: str, storage: BaseStorage, sampler: SubnetSampler, *, url: str) -> optuna.Study:

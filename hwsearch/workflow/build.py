@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,16 @@ from hwsearch.supernet.importance import layer_importance, with_removal_order
 from hwsearch.supernet.ordering import rearranged, reorder
 from hwsearch.supernet.scores import LayerScores, Ordering, magnitude_scores, wanda_scores
 from hwsearch.supernet.spread import score_spreads
-from hwsearch.supernet.store import SupernetManifest, save_supernet
+from hwsearch.supernet.store import (
+    MANIFEST_NAME,
+    SupernetManifest,
+    load_manifest,
+    save_supernet,
+)
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.supernet.taylor import taylor_scores
 from hwsearch.supernet.training.batches import BatchSettings, TrainingBatch, training_batches
+from hwsearch.supernet.training.state import CHECKPOINT_NAME
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,8 @@ def build_supernet(
     Raises:
         CheckpointError: the checkpoint can't be used.
         DataError: the calibration data can't be used.
-        UsageError: the search space can't be had, or there is no such device.
+        UsageError: the search space can't be had, there is no such device, or `out` can't be
+            written or holds a training.
         DeviceError: torch can't use it here.
     """
     progress = progress or SilentProgress()
@@ -102,6 +110,7 @@ def build_supernet(
         raise UsageError("Ordering by Taylor needs its scores: leave --no-taylor out.")
     choices = choices or SpaceChoices()
     computes_on = compute_device(device)
+    _check_place(out)
     sam, geometry = load_checkpoint(checkpoint, model=model)
     space = default_space(
         geometry,
@@ -153,6 +162,19 @@ def build_supernet(
     )
     save_supernet(out, supernet, manifest)
     return supernet, manifest
+
+
+def _check_place(out: Path) -> None:
+    """Refuse, before the work, a place that can't be written, or where a training would be lost."""
+    trained = (out / MANIFEST_NAME).exists() and load_manifest(out).history
+    if trained or (out / CHECKPOINT_NAME).exists():
+        raise UsageError(
+            f"{out} holds a supernet that was trained, which building would overwrite: name "
+            "another --out, or delete it yourself."
+        )
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"A supernet can't be written to {out}: name another --out.")
 
 
 def _calibration_sets(

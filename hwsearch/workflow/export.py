@@ -10,6 +10,7 @@ from hwsearch.export.bundle import stage_bundle, write_bundle
 from hwsearch.export.engines import EngineOptions, for_target, ready
 from hwsearch.export.gate import Probe
 from hwsearch.export.manifest import Precision
+from hwsearch.export.place import check_place
 from hwsearch.export.precision import PrecisionOptions
 from hwsearch.profiler.session import SessionSettings, Subject
 from hwsearch.profiles import ProfileStore
@@ -92,6 +93,9 @@ def export_pick(
     )
     if engines:
         engines = ready(for_target(engines, target) if is_on_gpu(target) else engines)
+    # What can't be written or timed is told of before anything is judged.
+    check_place(out)
+    store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
     sam = supernet.extract(candidate.subnet)
     data = search_data(
         result.data, framing=result.framing, max_views=result.max_views, seed=result.seed
@@ -102,7 +106,7 @@ def export_pick(
         )
     stopwatch = Stopwatch(
         supernet,
-        ProfileStore(workspace.profiles, target, allow_stale=allow_stale),
+        store,
         settings or SessionSettings(seed=result.seed),
         progress,
     )
@@ -171,6 +175,7 @@ def export_subnet(
         )
     if engines:
         engines = ready(engines)
+    check_place(out)
     views = CALIBRATION_IMAGES
     chosen = search_data(data, framing=framing, max_views=views) if data else None
     return write_bundle(

@@ -141,8 +141,8 @@ def search_latencies(
         for target in wanted.targets:
             directory = workspace.predictor(target, supernet.id)
             kept = workspace.study_predictors(study) / target.name
-            predictor = _stored_predictor(
-                supernet, target, kept, allow_stale=allow_stale
+            predictor = _kept_predictor(
+                supernet, target, kept, study=study, allow_stale=allow_stale
             ) or _stored_predictor(supernet, target, directory, allow_stale=allow_stale)
             if predictor is None:
                 progress.log(f"No latency predictor for {target.name} yet: profiling and fitting.")
@@ -171,6 +171,20 @@ def search_latencies(
                 store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
                 stopwatches[target] = Stopwatch(supernet, store, settings, progress)
     return SearchLatencies(targets, predictors=predictors, stopwatches=stopwatches)
+
+
+def _kept_predictor(
+    supernet: Supernet, target: Target, directory: Path, *, study: str, allow_stale: bool
+) -> LatencyPredictor | None:
+    """The predictor that the study began with, if it was interrupted."""
+    try:
+        return _stored_predictor(supernet, target, directory, allow_stale=allow_stale)
+    except PredictorError as error:
+        raise PredictorError(
+            f"Study {study} was interrupted, and the predictor that it began with can't be used "
+            f"any longer: delete {directory.parent} to go on with the workspace's, or choose "
+            f"another --study. ({error})"
+        ) from None
 
 
 def _stored_predictor(

@@ -12,6 +12,7 @@ from hwsearch.records import Deployment, Framing, Precision
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import Objectives
 from hwsearch.search.run import DEFAULT_TRIALS, StudyPlan, TargetLimit
+from hwsearch.search.storage import open_storage
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.accuracy import DEFAULT_VIEWS, SearchData, accuracy_context, search_data
 from hwsearch.workflow.deployed import EXACT_RUNTIME, deployed_accuracy, runtime_of
@@ -98,6 +99,8 @@ def prepare_search(
     data = search_data(
         request.data, framing=request.framing, max_views=request.max_views, seed=request.seed
     )
+    storage = request.storage or workspace.storage
+    open_storage(storage)  # one that can't be used is told of before anything is measured
     latencies = search_latencies(
         supernet,
         targets,
@@ -118,7 +121,7 @@ def prepare_search(
     )
     plan = StudyPlan(
         name=request.study,
-        storage=request.storage or workspace.storage,
+        storage=storage,
         space=DeploymentSpace(subnets=supernet.space, precisions=request.precisions),
         accuracy=accuracy_context(
             supernet, data.search, data.search_split, runtimes=_runtimes(targets)
@@ -131,6 +134,7 @@ def prepare_search(
         ],
         cache=workspace.accuracies,
         seed=request.seed,
+        verifier=workspace.verifier(request.study),
     )
     return PreparedSearch(targets, data, latencies, objectives, plan)
 

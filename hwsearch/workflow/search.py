@@ -61,11 +61,12 @@ def search_subnets(
     """
     progress = progress or SilentProgress()
     result_file = workspace.study(request.study) / RESULT_NAME  # a bad name fails before the work
+    begun_with = workspace.study_predictors(request.study)
+    goes_on = begun_with.exists()
     prepared = prepare_search(
         supernet, request, workspace=workspace, settings=settings, progress=progress
     )
     objectives, run_trials = _by_workers(prepared.objectives, request, workspace)
-    begun_with = workspace.study_predictors(request.study)
     try:
         outcome = run_search(
             objectives,
@@ -75,8 +76,10 @@ def search_subnets(
             run_trials=run_trials,
             progress=progress,
         )
-    except (InfeasibleError, UsageError):  # this study will not go on
-        shutil.rmtree(begun_with, ignore_errors=True)
+    except (InfeasibleError, UsageError) as error:
+        # A request that was refused leaves a study that waits to be gone on with as it is.
+        if isinstance(error, InfeasibleError) or not goes_on:
+            shutil.rmtree(begun_with, ignore_errors=True)
         raise
     latencies = prepared.latencies
     for target, stopwatch in latencies.stopwatches.items():
@@ -90,6 +93,7 @@ def search_subnets(
     result = _result(supernet, request, prepared, outcome, final)
     record = StudyRecord(result=result, candidates=outcome.candidates)
     write_text(result_file, record.model_dump_json(indent=1))
+    prepared.plan.open(prepared.objectives).forget_picks()
     shutil.rmtree(begun_with, ignore_errors=True)
     return result
 

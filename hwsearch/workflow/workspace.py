@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import URL
 
 from hwsearch.errors import HwsearchError, UsageError
-from hwsearch.records import Target
+from hwsearch.files import write_text
+from hwsearch.records import Target, short_digest
 
 
 def default_study_name(
-    supernet: str, data: str, latencies_ms: Sequence[float], precisions: Sequence[str] = ()
+    supernet: str, data: str, targets: Sequence[str], precisions: Sequence[str] = ()
 ) -> str:
     """A name that tells what is searched, where, under which targets and in which precisions.
 
-    Of a single precision nothing is told, as ever.
+    `targets` tell a latency each, and of the target what is not the default. Of fp32 alone nothing
+    is told.
     """
     words = [Path(part).resolve().name for part in (supernet, data)]
-    choices = precisions if len(precisions) > 1 else ()
-    name = "-".join([*words, *(f"{latency_ms:g}ms" for latency_ms in latencies_ms), *choices])
+    choices = () if list(precisions) == ["fp32"] else precisions
+    name = "-".join([*words, *targets, *choices])
     return re.sub(r"[^\w.+-]+", "_", name).lstrip(".+-")
 
 
@@ -60,6 +66,17 @@ class Workspace:
         """The latency predictors that a search began with; gone once it has ended."""
         return self.study(name) / "predictors"
 
+    def verifier(self, name: str) -> str:
+        """Who measures for a study here: this workspace on this machine.
+
+        Machines may share a folder, and their names may be alike, but seldom both.
+        """
+        file = self.study(name) / "verifier"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, uuid4().hex)
+        return short_digest(f"{file.read_text()} {socket.gethostname()}")
+
     @property
     def storage(self) -> str:
         """URL of the Optuna storage that studies use unless another is given."""
@@ -70,7 +87,9 @@ class Workspace:
             raise HwsearchError(
                 f"The workspace {self.root} can't be written: {error.strerror}."
             ) from None
-        return f"sqlite:///{folder.resolve() / 'studies.db'}"
+        return URL.create(
+            "sqlite", database=str(folder.resolve() / "studies.db")
+        ).render_as_string()
 
     @property
     def accuracies(self) -> Path:

@@ -44,6 +44,20 @@ def build(checkpoint, tmp_path, *more):
     )
 
 
+def test_a_supernet_is_not_built_over_a_trained_one(fails, tmp_path):
+    trained = tmp_path / "out"
+    trained.mkdir()
+    (trained / "training-state.pt").write_bytes(b"weeks of work")
+    assert "was trained" in fails(*build(tmp_path / "none.pth", tmp_path), code=2)
+    assert [*trained.iterdir()] == [trained / "training-state.pt"]
+
+
+def test_a_supernet_is_not_built_onto_a_file(fails, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    assert "can't be written" in fails(*build(tmp_path / "none.pth", tmp_path), code=2)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_a_missing_checkpoint(fails, tmp_path):
     assert "no checkpoint file" in fails(*build(tmp_path / "none.pth", tmp_path), code=1)
     assert not (tmp_path / "out").exists()
@@ -172,9 +186,20 @@ def test_arguments_that_are_missing_or_wrong(capsys, arguments, said):
     assert "Traceback" not in printed.err
 
 
-def test_an_interruption_says_that_the_command_can_go_on(fails, monkeypatch):
-    def interrupted():
+@pytest.mark.parametrize(
+    ("arguments", "stops", "goes_on"),
+    [
+        (["devices"], "hwsearch.runtime.devices.list_devices", False),
+        (["profile", "--device", "cpu"], "hwsearch.runtime.devices.resolve_target", True),
+    ],
+)
+def test_an_interruption_says_whether_the_command_can_go_on(
+    fails, monkeypatch, arguments, stops, goes_on
+):
+    def interrupted(**_: object):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hwsearch.runtime.devices.list_devices", interrupted)
-    assert "goes on where it was" in fails("devices", code=130)
+    monkeypatch.setattr(stops, interrupted)
+    said = fails(*arguments, code=130)
+    assert "Stopped." in said
+    assert ("goes on where it was" in said) == goes_on

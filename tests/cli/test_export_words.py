@@ -6,7 +6,14 @@ import pytest
 from tiny import GEOMETRY, MIXED
 
 from hwsearch.cli.export import _lines
-from hwsearch.export.manifest import BundleManifest, EngineParity, Parity, Preprocessing
+from hwsearch.export.manifest import (
+    ENCODER_FILE,
+    INT8_ENCODER_FILE,
+    BundleManifest,
+    EngineParity,
+    Parity,
+    Preprocessing,
+)
 from hwsearch.records import Measurement, Target
 from hwsearch.runtime.tensorrt_info import BuildMachine, EngineInfo, Flavour
 
@@ -44,7 +51,10 @@ def latency_on(device: str, runtime: str) -> Measurement:
 
 
 def said(
-    latency: Measurement | None, *engines: EngineInfo, judged: EngineParity | None = None
+    latency: Measurement | None,
+    *engines: EngineInfo,
+    judged: EngineParity | None = None,
+    encoder_file: str = ENCODER_FILE,
 ) -> str:
     manifest = BundleManifest(
         created="2026-01-01",
@@ -57,6 +67,7 @@ def said(
         parity=PARITY,
         engine_parity=judged,
         latency=latency,
+        encoder_file=encoder_file,
         engines=engines,
         versions={},
     )
@@ -77,6 +88,11 @@ def test_engines_that_a_gpu_judged_are_said_to_be_near_fp32():
 def test_a_gpu_times_engines_of_a_bundle_that_has_none():
     words = said(latency_on("cuda:0", "tensorrt"))
     assert "measured on tensorrt's engines of the fp32 files," in words
+
+
+def test_a_latency_in_int8_is_said_to_be_of_those_files():
+    words = said(latency_on("cpu", "onnxruntime"), encoder_file=INT8_ENCODER_FILE)
+    assert f"measured on {INT8_ENCODER_FILE} and decoder.onnx," in words
 
 
 @pytest.mark.parametrize("latency", [latency_on("cpu", "onnxruntime"), None])

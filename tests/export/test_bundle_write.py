@@ -18,6 +18,7 @@ from hwsearch.export import engines
 from hwsearch.export.bundle import stage_bundle, write_bundle
 from hwsearch.export.engines import EngineOptions
 from hwsearch.export.manifest import check_files, digest_file, read_manifest
+from hwsearch.export.place import check_place
 from hwsearch.progress import Progress
 from hwsearch.records import Accuracy, Measurement, SubnetConfig, Target
 from hwsearch.runtime.tensorrt import (
@@ -155,6 +156,16 @@ def test_a_directory_that_is_no_bundle_is_left_alone(
         write_bundle(out, sam=sam, geometry=GEOMETRY, subnet=MIXED)
     assert names(out) == before
     assert names(tmp_path) == ["thesis"]
+
+
+def test_the_folder_that_a_command_runs_in_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for place in (Path(), Path(".."), tmp_path):
+        with pytest.raises(UsageError, match="name another place"):
+            check_place(place)
+    check_place(Path("new"))
 
 
 def test_a_file_is_left_alone(sam: Sam, tmp_path: Path):

@@ -65,6 +65,7 @@ def search(tmp_path: Path, space: DeploymentSpace, context: AccuracyContext, sto
             "name": "leaves",
             "storage": storage,
             "cache": tmp_path / "accuracy.jsonl",
+            "verifier": "here",
         }
         plan |= {name: changes.pop(name) for name in plan.keys() & changes.keys()}
         arguments = {"geometry": GEOMETRY, "trials": 12} | changes

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from laboratory import (
     Lab,
@@ -18,6 +19,7 @@ from laboratory import (
 from hwsearch.errors import DataError, InfeasibleError, UsageError
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import ROUNDS
 
 TARGET_MS = 12.0
@@ -106,6 +108,48 @@ def test_a_second_run_only_measures(search: Search, lab: Lab):
     assert second == first
 
 
+def test_what_was_measured_counts_until_it_is_forgotten(
+    search: Search, lab: Lab, storage: str, space: DeploymentSpace
+):
+    """A search that was stopped between its picks and its result has nothing to measure again."""
+    first = search(lab, TARGET_MS)
+    sessions = len(lab.sessions)
+    assert search(lab, TARGET_MS) == first
+    assert len(lab.sessions) == sessions
+    stored = optuna.load_study(study_name="leaves", storage=storage)
+    SubnetStudy(
+        name="leaves",
+        storage=storage,
+        identity=StudyIdentity.from_json(stored.user_attrs["identity"]),
+        space=space,
+        objectives=lab.objectives,
+        seed=0,
+        verifier="here",
+    ).forget_picks()
+    assert search(lab, TARGET_MS) == first
+    assert len(lab.sessions) > sessions
+
+
+def test_a_machine_that_joins_measures_its_own_picks(search: Search, law: Law):
+    """The other one, which is stopped as it verifies, is a sixth faster."""
+
+    class Stopped(Lab):
+        def measure(self, deployments: Sequence[Deployment]) -> np.ndarray:
+            if len(self.sessions) == 2:
+                raise KeyboardInterrupt
+            return super().measure(deployments)
+
+    there, here = Stopped(), Lab(bias=7 / 6)
+    with pytest.raises(KeyboardInterrupt):
+        search(there, TARGET_MS, verifier="there")
+    outcome = search(here, TARGET_MS)
+    measured = {config for session in here.sessions for config in session}
+    _, latency_ms = law
+    for row in outcome.front:
+        assert row.deployment in measured
+        assert row.latency_ms == pytest.approx(latency_ms(row.deployment) * 7 / 6)
+
+
 def test_another_study_takes_accuracies_from_the_cache(search: Search, lab: Lab):
     first = search(lab, TARGET_MS)
     asked = len(lab.evaluated)
@@ -174,6 +218,8 @@ def test_what_fits_no_longer_when_it_is_timed_again_is_infeasible(
         search(Restless(laws=lab.laws), limit_ms, trials=6)
     assert "over" in str(caught.value)
     assert caught.value.details["nearest_id"] == space.smallest.id
+    # Once the machine rests, the same search finds what fits.
+    assert search(lab, limit_ms, trials=6).pick.deployment == space.smallest
 
 
 def test_a_pick_over_the_target_gives_way_to_one_that_holds(

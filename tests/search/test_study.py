@@ -1,6 +1,9 @@
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
+import optuna
+import psutil
 import pytest
 from laboratory import TARGET_MS, Lab, laboratory_identity, laboratory_study
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -12,7 +15,9 @@ from hwsearch.search import sampler
 from hwsearch.search.accuracy_cache import AccuracyContext
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.propose import propose
+from hwsearch.search.storage import open_storage
 from hwsearch.search.study import StudyIdentity, SubnetStudy
+from hwsearch.search.trials import this_worker
 
 OpenStudy = Callable[..., SubnetStudy]
 
@@ -133,8 +138,32 @@ def test_a_study_without_trials_may_still_become_another(
         open_study()
 
 
+def test_a_study_that_another_process_has_just_begun_is_refused(
+    open_study: OpenStudy, identity: StudyIdentity, storage: str
+):
+    """It has neither trials nor measurements yet, while it measures the smallest subnet."""
+    open_study()
+    stored = optuna.load_study(study_name="leaves", storage=storage)
+    other = this_worker().model_copy(update={"pid": os.getppid(), "started": parent_started()})
+    stored.set_user_attr("owner", other.to_json())
+    with pytest.raises(UsageError, match="another target latency"):
+        open_study(identity=identity.model_copy(update={"target_latencies_ms": (13.0,)}))
+    gone = other.model_copy(update={"started": other.started - 1})
+    stored.set_user_attr("owner", gone.to_json())
+    open_study(identity=identity.model_copy(update={"target_latencies_ms": (13.0,)}))
+
+
+def parent_started() -> float:
+    return psutil.Process(os.getppid()).create_time()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_storage_that_would_be_gone_is_refused(url: str):
+    with pytest.raises(UsageError, match="gone with the command"):
+        open_storage(url)
+
+
 def test_a_study_of_someone_else_is_refused(open_study: OpenStudy, storage: str):
-    optuna = pytest.importorskip("optuna")
     foreign = optuna.create_study(study_name="theirs", storage=storage)
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(UsageError, match="not made by hwsearch"):

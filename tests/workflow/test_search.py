@@ -1,5 +1,6 @@
 """A search over precisions and targets, from its request to its result, with latencies by a law."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,20 +9,23 @@ import pytest
 from tiny import GEOMETRY, SUBNETS, tiny_supernet
 
 from hwsearch.cli.main import run
+from hwsearch.cli.options import parse_target
+from hwsearch.cli.search import told
 from hwsearch.costs import encoder_macs
 from hwsearch.data.scenes.write import write_scenes
-from hwsearch.errors import UsageError
+from hwsearch.errors import PredictorError, UsageError
 from hwsearch.export.manifest import read_manifest
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.predictor.store import save_latency_predictor
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Precision, SubnetConfig, Target
 from hwsearch.runtime.devices import resolve_target
+from hwsearch.search.storage import open_storage
 from hwsearch.workflow.prepare import SearchRequest
 from hwsearch.workflow.search import load_study, search_subnets
 from hwsearch.workflow.targets import SearchTarget, target_here, target_of_workspace
 from hwsearch.workflow.timing import Stopwatch
-from hwsearch.workflow.workspace import Workspace
+from hwsearch.workflow.workspace import Workspace, default_study_name
 
 FAR = Target(device="cpu", device_name="A far board", runtime="onnxruntime", runtime_version="1.0")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -148,6 +152,9 @@ def test_a_search_that_was_stopped_goes_on_with_the_predictor_it_began_with(
     monkeypatch.setattr(Stopwatch, "latencies_ms", stopped)
     with pytest.raises(KeyboardInterrupt):
         search_subnets(tiny_supernet(), request([here], data), workspace=workspace)
+    slip = target_here(latency_ms=middle_ms(FAR) + 1, device="cpu", threads=1)
+    with pytest.raises(UsageError, match="another target latency"):
+        search_subnets(tiny_supernet(), request([slip], data), workspace=workspace)
     configs = list(SUBNETS.values())
     other = LatencyPredictor(GEOMETRY, target, GEOMETRY.id).fit(
         configs, [3 * law_ms(target, config) for config in configs]
@@ -158,6 +165,46 @@ def test_a_search_that_was_stopped_goes_on_with_the_predictor_it_began_with(
     for row in load_study(workspace, "both").candidates:
         assert row.predicted_ms == pytest.approx(law_ms(target, row.subnet), rel=0.5)
     assert not workspace.study_predictors("both").exists()
+
+
+def test_a_predictor_that_a_stopped_search_can_t_use_any_longer_is_named(
+    workspace: Workspace, data: Path, predictors: dict[Target, LatencyPredictor]
+):
+    here = target_here(latency_ms=middle_ms(FAR), device="cpu", threads=1)
+    (target,) = here.targets
+    old = target.model_copy(update={"runtime_version": "0.1"})
+    fitted = LatencyPredictor(GEOMETRY, old, GEOMETRY.id)
+    fitted.fit(predictors[target].configs_, predictors[target].latencies_ms_)
+    kept = workspace.study_predictors("both") / target.name
+    save_latency_predictor(fitted, kept, noise_floor_percent=None)
+    with pytest.raises(PredictorError, match=r"Study both was interrupted.*delete .*both"):
+        search_subnets(tiny_supernet(), request([here], data), workspace=workspace)
+
+
+def test_a_storage_that_can_t_be_used_is_told_of_before_anything_is_measured(
+    workspace: Workspace, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = target_here(latency_ms=1.0, device="cpu", threads=1)
+    monkeypatch.setattr("hwsearch.workflow.prepare.search_latencies", pytest.fail)
+    nonsense = dataclasses.replace(request([here], data), storage="nonsense")
+    with pytest.raises(UsageError, match="study storage 'nonsense' can't be used"):
+        search_subnets(tiny_supernet(), nonsense, workspace=workspace)
+
+
+def test_a_workspace_may_have_any_name(tmp_path: Path):
+    for name in ("a?b", "a%20b", "a b#c"):
+        place = Workspace(tmp_path / name)
+        open_storage(place.storage)
+        assert (place.root / "studies" / "studies.db").exists()
+
+
+def test_what_a_study_is_called_tells_its_target_apart():
+    words = ("cpu=40ms", "cpu:threads=1=40ms", "cpu:runtime=openvino=40ms", "cpu=41ms")
+    names = [default_study_name("demo", "scenes", [told(parse_target(word), 1)]) for word in words]
+    assert names[0] == "demo-scenes-40ms"
+    assert len(set(names)) == len(names)
+    eight_bits = default_study_name("demo", "scenes", ["40ms"], ["int8"])
+    assert eight_bits != default_study_name("demo", "scenes", ["40ms"], ["fp32"]) == names[0]
 
 
 def test_precisions_of_one_study_can_not_be_changed(workspace: Workspace, data: Path):

@@ -27,6 +27,7 @@ from hwsearch.supernet.training.step import training_step
 
 MOST_WARMUP = 10  # a tenth of the steps at most
 LOCK_NAME = ".training.lock"
+Tensors = tuple[Tensor, ...] | list[Tensor]
 Validate = Callable[[Supernet], dict[str, float]]
 
 
@@ -178,7 +179,7 @@ def _optimizer(supernet: Supernet, settings: TrainSettings) -> torch.optim.Optim
     )
 
 
-def _ramped_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int | Tensor], None]:
+def _ramped_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """An exponential moving average whose window grows with the number of steps behind it.
 
     With the whole decay from the first step on, a training of a few hundred steps would end near
@@ -186,7 +187,7 @@ def _ramped_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int |
     TensorFlow's `ExponentialMovingAverage`.
     """
 
-    def update(averaged: list[Tensor], current: list[Tensor], count: int | Tensor) -> None:
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         n = int(count)
         get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, count)
 
