@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -100,11 +101,14 @@ def _rasterised(polygons: list[list[float]], height: int, width: int) -> Rle:
 
 def _may_be_invisible(polygon: list[float], height: int, width: int) -> bool:
     """Whether it reaches out of the image, or its area over its length is less than two pixels."""
-    xs, ys = np.array(polygon[::2]), np.array(polygon[1::2])
-    if min(xs.min(), ys.min()) < 0 or xs.max() > width or ys.max() > height:
+    xs, ys = polygon[::2], polygon[1::2]
+    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+    if left < 0 or top < 0 or right > width or bottom > height:
         return True
-    area = abs(np.dot(xs, np.roll(ys, 1)) - np.dot(ys, np.roll(xs, 1))) / 2
-    return bool(area < _THIN_PIXELS * max(np.ptp(xs), np.ptp(ys), _THIN_PIXELS))
+    # Twice the area (the shoelace formula), in what is fastest for a dozen numbers.
+    falling: float = sum(map(operator.mul, xs, ys[1:] + ys[:1]))
+    rising: float = sum(map(operator.mul, ys, xs[1:] + xs[:1]))
+    return abs(falling - rising) < 2 * _THIN_PIXELS * max(right - left, bottom - top, _THIN_PIXELS)
 
 
 def _check_polygons(polygons: list[Any], where: str) -> list[list[float]]:
