@@ -119,5 +119,9 @@ def _is_in(net: Supernet, band: float, config: SubnetConfig) -> bool:
 
 def _thinned(chosen: EvaluationSet) -> EvaluationSet:
     step = max(1, len(chosen.views) // FEW_VIEWS)
-    fingerprint = f"{chosen.fingerprint}/{step}"
-    return replace(chosen, shown=chosen.shown[::step], fingerprint=fingerprint)
+    return replace(
+        chosen,
+        samples=chosen.samples[::step],
+        image_of=chosen.image_of[::step],
+        fingerprint=f"{chosen.fingerprint}/{step}",
+    )

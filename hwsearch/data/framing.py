@@ -60,13 +60,10 @@ class _Window(NamedTuple):
     y1: int
 
 
-def image_view(sample: Sample, objects: Sequence[int] | None = None) -> View:
-    """The whole image, with all its objects or those of the given places, in their order."""
+def image_view(sample: Sample) -> View:
+    """The whole image, with all its objects."""
     height, width = sample.image.shape[:2]
-    whole = _Window(0, 0, width, height)
-    if objects is None:
-        return _view(sample, whole, sample.instances)
-    return _view(sample, whole, [sample.instances[index] for index in objects])
+    return _view(sample, _Window(0, 0, width, height), sample.instances)
 
 
 def object_view(

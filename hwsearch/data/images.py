@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hwsearch.errors import DataError
 
 # Pillow's conversion of these to RGB clips at 255, which would turn a picture white in silence.
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
-_DEEP_RAW_MODE = ";16"  # as in RGB;16B
+_DEEP_RAW_MODE = re.compile(r"(?<!BGR);16")  # as in RGB;16B; of BGR;16 a pixel has 16 bits
 
 
 def read_rgb(path: Path, *, width: int, height: int) -> Pixels:
@@ -42,7 +43,7 @@ def read_rgb(path: Path, *, width: int, height: int) -> Pixels:
 def _refuse_deep(image: ImageFile.ImageFile, path: Path) -> None:
     # Of deep colours Pillow keeps the high bytes, and its mode is that of shallow ones: 12 bits
     # in 16 would turn black. The raw mode that its decoder was set up for still tells.
-    if image.mode in _DEEP_MODES or any(_DEEP_RAW_MODE in str(tile) for tile in image.tile):
+    if image.mode in _DEEP_MODES or _DEEP_RAW_MODE.search(str(image.tile)):
         raise DataError(
             f"Image {path} has more than 8 bits a channel; convert it to 8 bits a channel first."
         )

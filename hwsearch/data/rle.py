@@ -47,7 +47,7 @@ def check_segmentation(raw: object, *, height: int, width: int, where: str) -> S
 def is_invisible(segmentation: Segmentation, *, height: int, width: int) -> bool:
     """Whether these are polygons that cover no pixel of the image: too thin, or outside of it.
 
-    COCO 2017 itself has a few. Only those that may are rasterised, since a file has thousands.
+    COCO 2017 itself has a few. Only those that may are rasterised: its file has 860,000.
     """
     if isinstance(segmentation, dict):
         return False

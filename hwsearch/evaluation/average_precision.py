@@ -51,8 +51,8 @@ def average_precision(chosen: EvaluationSet, answers: Answers) -> AveragePrecisi
     truth, found = COCO(), [detection for _, detection in objects]
     truth.dataset = {
         "images": [
-            {"id": image, "height": view.image.shape[0], "width": view.image.shape[1]}
-            for image, view in enumerate(chosen.views)
+            {"id": image, "height": sample.image.shape[0], "width": sample.image.shape[1]}
+            for image, sample in enumerate(chosen.samples)
         ],
         "categories": [{"id": category} for category in {each["category_id"] for each in found}],
         "annotations": [annotation for annotation, _ in objects],

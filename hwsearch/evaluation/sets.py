@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.data.dataset import Dataset, Sample
+from hwsearch.data.dataset import Dataset, Instance, Sample
 from hwsearch.data.framing import View, image_view, object_view
 from hwsearch.errors import DataError
 from hwsearch.records import Framing, short_digest
@@ -18,35 +18,18 @@ from hwsearch.records import Framing, short_digest
 OBJECT_CONTEXT = 3.0
 
 
-class Shown(NamedTuple):
-    """What a view shows: an image of the data set, and which of its objects.
-
-    `categories` and `areas` are the objects' class ids, None where they have none, and their
-    pixels.
-    """
-
-    image: int
-    objects: tuple[int, ...]
-    categories: tuple[int | None, ...]
-    areas: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class Views(Sequence[View]):
-    """Views that are cut when they are asked for, and not kept: at 1500 x 2250 px one has 64 MB.
+    """Views whose masks are painted when they are asked for.
 
-    Args:
-        dataset: what they are cut from; it keeps what it read last.
-        shown: what each shows.
-        framing: as in `EvaluationSet`.
+    Painted, the 16 masks of an image of 1500 x 2250 px take 54 MB; cropped, as they are kept here,
+    they take little beside the 10 MB of the image.
     """
 
-    dataset: Dataset
-    shown: tuple[Shown, ...]
-    framing: Framing
+    samples: tuple[Sample, ...]
 
     def __len__(self) -> int:
-        return len(self.shown)
+        return len(self.samples)
 
     @overload
     def __getitem__(self, place: int) -> View: ...
@@ -56,12 +39,8 @@ class Views(Sequence[View]):
 
     def __getitem__(self, place: int | slice) -> View | Views:
         if isinstance(place, slice):
-            return replace(self, shown=self.shown[place])
-        image, objects, *_ = self.shown[place]
-        sample = self.dataset[image]
-        if self.framing == "object":
-            return object_view(sample, objects[0], context=OBJECT_CONTEXT, max_instances=1)
-        return image_view(sample, objects)
+            return Views(self.samples[place])
+        return image_view(self.samples[place])
 
 
 @dataclass(frozen=True)
@@ -69,8 +48,8 @@ class EvaluationSet:
     """Views of a data set, fixed once, on which models are compared.
 
     Args:
-        dataset: the images with their objects.
-        shown: for each view, the image and the n objects that a model is shown.
+        samples: what each view shows, with the n objects that are prompted.
+        image_of: for each view, the index of the image in the data set that it was cut from.
         data: name of the data set.
         split: `train`, `val`, `test`, or a part of one.
         framing: "image": each view is a whole image with its objects. "object": each view is a
@@ -78,8 +57,8 @@ class EvaluationSet:
         fingerprint: digest of all that the choice depends on.
     """
 
-    dataset: Dataset
-    shown: tuple[Shown, ...]
+    samples: tuple[Sample, ...]
+    image_of: tuple[int, ...]
     data: str
     split: str
     framing: Framing
@@ -88,22 +67,19 @@ class EvaluationSet:
     @property
     def views(self) -> Views:
         """What a model is shown, each with n objects."""
-        return Views(self.dataset, self.shown, self.framing)
-
-    @property
-    def image_of(self) -> tuple[int, ...]:
-        """For each view, the index of the image in the data set that it is cut from."""
-        return tuple(view.image for view in self.shown)
+        return Views(self.samples)
 
     @property
     def categories(self) -> tuple[tuple[int | None, ...], ...]:
         """For each view, the class ids of its n objects; None where they have none."""
-        return tuple(view.categories for view in self.shown)
+        return tuple(
+            tuple(instance.category for instance in sample.instances) for sample in self.samples
+        )
 
     @property
     def instances(self) -> int:
         """How many masks are compared."""
-        return sum(len(view.objects) for view in self.shown)
+        return sum(len(sample.instances) for sample in self.samples)
 
     @property
     def images(self) -> int:
@@ -113,17 +89,18 @@ class EvaluationSet:
     @property
     def clusters(self) -> NDArray[np.int64]:
         """int64 (instances,): the image that each mask belongs to."""
-        return np.repeat(np.array(self.image_of), [len(view.objects) for view in self.shown])
+        counts = [len(sample.instances) for sample in self.samples]
+        return np.repeat(np.array(self.image_of), counts)
 
     @property
     def areas(self) -> NDArray[np.int64]:
         """int64 (instances,): pixels of each mask."""
-        return np.array([area for view in self.shown for area in view.areas])
+        return np.array([instance.area for sample in self.samples for instance in sample.instances])
 
     @property
     def has_classes(self) -> bool:
         """Whether any object has a class."""
-        return any(category is not None for view in self.shown for category in view.categories)
+        return any(category is not None for view in self.categories for category in view)
 
 
 def evaluation_set(
@@ -155,10 +132,11 @@ def evaluation_set(
     )
     if not shown:
         raise DataError(f"{dataset.name} ({dataset.split}) holds no object to evaluate on.")
+    samples, image_of = zip(*shown, strict=True)
     parts = [dataset.fingerprint, framing, max_views, max_prompts, seed]
     return EvaluationSet(
-        dataset=dataset,
-        shown=tuple(shown),
+        samples=samples,
+        image_of=image_of,
         data=dataset.name,
         split=dataset.split,
         framing=framing,
@@ -178,15 +156,17 @@ def box_floor(chosen: EvaluationSet) -> float:
 
 def _whole_images(
     dataset: Dataset, order: Sequence[int], max_prompts: int, rng: np.random.Generator
-) -> list[Shown]:
+) -> list[tuple[Sample, int]]:
+    """Images with some of their objects, and their places in the data set."""
     shown = []
     for image in order:
         sample = dataset[image]
-        objects = list(range(len(sample.instances)))
-        if len(objects) > max_prompts:
-            objects = rng.permutation(len(objects))[:max_prompts].tolist()
-        if objects:
-            shown.append(_shown(sample, image, objects))
+        kept = sample.instances
+        if len(kept) > max_prompts:
+            drawn = rng.permutation(len(kept))[:max_prompts]
+            kept = tuple(kept[index] for index in drawn.tolist())
+        if kept:
+            shown.append((replace(sample, instances=kept), image))
     return shown
 
 
@@ -195,7 +175,7 @@ def _single_objects(
     order: Sequence[int],
     max_views: int | None,
     rng: np.random.Generator,
-) -> list[Shown]:
+) -> list[tuple[Sample, int]]:
     """One object of each image, then a second one of each, until there are enough.
 
     Images are read only as far as they are needed, since a data set may have thousands.
@@ -212,14 +192,12 @@ def _single_objects(
             left[image] = objects
     while len(chosen) < most and any(left.values()):
         chosen += [(image, objects.pop()) for image, objects in left.items() if objects]
-    return [_shown(dataset[image], image, [index]) for image, index in sorted(chosen[:max_views])]
+    return [_window(dataset, image, index) for image, index in sorted(chosen[:max_views])]
 
 
-def _shown(sample: Sample, image: int, objects: Sequence[int]) -> Shown:
-    kept = [sample.instances[index] for index in objects]
-    return Shown(
-        image=image,
-        objects=tuple(objects),
-        categories=tuple(instance.category for instance in kept),
-        areas=tuple(instance.area for instance in kept),
-    )
+def _window(dataset: Dataset, image: int, index: int) -> tuple[Sample, int]:
+    sample = dataset[image]
+    view = object_view(sample, index, context=OBJECT_CONTEXT, max_instances=1)
+    category = sample.instances[index].category
+    instance = Instance.from_mask(view.masks[0], category=category)
+    return Sample(key=sample.key, image=view.image, instances=(instance,)), image

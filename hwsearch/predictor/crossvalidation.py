@@ -104,14 +104,14 @@ def choose_model(
     unordered = {"kendall_tau": None, "spearman": None}
     if CONSTANT in scores:
         scores[CONSTANT] = scores[CONSTANT].model_copy(update=unordered)
-    nested = _chosen_without_the_fold(of_usable, latencies_ms, folds)
-    residuals = np.log(latencies_ms / nested)
+    chosen = _chosen_without_the_fold(of_usable, latencies_ms, folds)
+    residuals = np.log(latencies_ms / chosen)
     return ModelChoice(
         model_name=best.name,
         hyper=best.tune(features, latencies_ms),
         log_residuals=tuple(tuple(row) for row in residuals.tolist()),
         cv=CrossValidation(
-            **score(best.name, nested, latencies_ms).model_dump(),
+            **score(best.name, chosen, latencies_ms).model_dump(),
             n=n,
             folds=int(folds.max()) + 1,
             repeats=len(folds),

@@ -9,7 +9,7 @@ from hwsearch.costs import encoder_macs
 from hwsearch.records import SamGeometry, SubnetConfig
 from hwsearch.space import SearchSpace
 
-DRAWS = 4096
+DRAWS = 1024
 DRAWS_PER_SAMPLE = 8
 
 
@@ -37,7 +37,8 @@ def stratified_sample(
     extremes = list(dict.fromkeys([space.largest, space.smallest]))[: max(count, 0)]
     rng = np.random.default_rng(seed)
     drawn = (space.sample(rng) for _ in range(max(DRAWS, DRAWS_PER_SAMPLE * count)))
-    others = [config for config in dict.fromkeys(drawn) if config not in extremes]
+    known = set(extremes)
+    others = [config for config in dict.fromkeys(drawn) if config not in known]
     wanted = min(count - len(extremes), len(others))
     if wanted <= 0:
         return extremes

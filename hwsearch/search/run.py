@@ -171,7 +171,11 @@ def run_search(
         )
         rounds = [lowest]
         subnets.keep_rounds(rounds)
+    before = len(subnets.judged)
     run_trials(subnets, trials, progress=progress)
+    if len(rounds) > 1 and len(subnets.judged) > before:  # more trials were asked for
+        subnets.forget_picks()
+        rounds = rounds[:1]
     # A study that was verified before may have more trials; those of a resumed one count anew.
     first_trials = trials if len(rounds) > 1 else max(trials, len(subnets.judged))
 

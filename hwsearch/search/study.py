@@ -296,15 +296,17 @@ class SubnetStudy:
                 )
 
     def _is_nobodys(self) -> bool:
-        """Whether nothing hangs on the purpose that the study has, nor anybody works for it."""
+        """Whether nothing hangs on the purpose that the study has, nor works anybody here for it.
+
+        A search measures the smallest subnet before there is anything else in its study.
+        """
         attributes = self._study.user_attrs
         if self._trials() or any(attributes[key] for key in attributes if key.startswith(ROUNDS)):
             return False
-        owner = attributes.get(OWNER)
-        if IDENTITY not in attributes or owner is None:
+        if OWNER not in attributes:
             return True
-        owner = Worker.from_json(owner)
-        return owner == this_worker() or owner.is_gone
+        owner, me = Worker.from_json(attributes[OWNER]), this_worker()
+        return owner == me or owner.machine != me.machine or owner.is_gone
 
 
 def _open(name: str, storage: BaseStorage, sampler: SubnetSampler, *, url: str) -> optuna.Study:

@@ -16,7 +16,7 @@ from hwsearch.checkpoint import load_checkpoint
 from hwsearch.compute import compute_device
 from hwsearch.data.dataset import Dataset
 from hwsearch.data.open import open_dataset
-from hwsearch.errors import DataError, UsageError
+from hwsearch.errors import CheckpointError, DataError, UsageError
 from hwsearch.evaluation import EvaluationSet, default_batch, evaluate, evaluation_set
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Framing, SamGeometry, ScoreMethod
@@ -166,7 +166,10 @@ def build_supernet(
 
 def _check_place(out: Path) -> None:
     """Refuse, before the work, a place that can't be written, or where a training would be lost."""
-    trained = (out / MANIFEST_NAME).exists() and load_manifest(out).history
+    try:
+        trained = (out / MANIFEST_NAME).exists() and load_manifest(out.absolute()).history
+    except CheckpointError as error:
+        raise UsageError(f"{error} Name another --out, or delete it yourself.") from None
     if trained or (out / CHECKPOINT_NAME).exists():
         raise UsageError(
             f"{out} holds a supernet that was trained, which building would overwrite: name "

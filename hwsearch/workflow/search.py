@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -93,7 +94,8 @@ def search_subnets(
     result = _result(supernet, request, prepared, outcome, final)
     record = StudyRecord(result=result, candidates=outcome.candidates)
     write_text(result_file, record.model_dump_json(indent=1))
-    prepared.plan.open(prepared.objectives).forget_picks()
+    with suppress(HwsearchError):  # the result is there, whatever became of the storage
+        prepared.plan.open(prepared.objectives).forget_picks()
     shutil.rmtree(begun_with, ignore_errors=True)
     return result
 

@@ -125,11 +125,14 @@ class Stopwatch:
     ) -> tuple[list[Measurement], SessionReport]:
         earlier = _steady_counts(self.profile)
         found: list[Measurement] = []
+        agreed: list[ReferenceAnchor] = []
 
         def keep(measurement: Measurement) -> None:
             number = earlier.get(measurement.subnet_id, 0) if repeat is None else repeat
-            anchored = self._anchored(measurement)
-            numbered = anchored.model_copy(update={"repeat": number})
+            if measurement.drift is not None:
+                agreed[:] = agreed or [self._agreed_anchor(measurement.drift.anchor_ms)]
+                measurement = held_against(measurement, agreed[0].anchor_ms)
+            numbered = measurement.model_copy(update={"repeat": number})
             self.store.append(numbered)
             found.append(numbered)
 
@@ -178,19 +181,17 @@ class Stopwatch:
             nursery=nursery,
         )
 
-    def _anchored(self, measurement: Measurement) -> Measurement:
-        """The measurement, held against the anchor of the profile.
+    def _agreed_anchor(self, anchor_ms: float) -> ReferenceAnchor:
+        """The profile's anchor: this session's, unless the profile had one.
 
-        The first session's anchor is stored before the first line that hangs on it, since the
-        session may be stopped. Where two sessions began an empty profile, one of them was slower.
+        The first session's is stored before the first line that hangs on it, since the session may
+        be stopped. Where two sessions began an empty profile, one of them was slower.
         """
-        if measurement.drift is None:
-            return measurement
-        mine = ReferenceAnchor(subnet_id=self.reference.id, anchor_ms=measurement.drift.anchor_ms)
+        mine = ReferenceAnchor(subnet_id=self.reference.id, anchor_ms=anchor_ms)
         agreed = self.store.agree_on_reference(self.supernet.id, mine)
         if agreed.subnet_id != mine.subnet_id:
             raise ProfileError(self._other_reference(agreed))
-        return held_against(measurement, agreed.anchor_ms)
+        return agreed
 
     def _other_reference(self, known: ReferenceAnchor) -> str:
         return (

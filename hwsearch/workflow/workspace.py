@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ from uuid import uuid4
 from sqlalchemy import URL
 
 from hwsearch.errors import HwsearchError, UsageError
-from hwsearch.files import write_text
 from hwsearch.records import Target, short_digest
 
 
@@ -67,14 +67,15 @@ class Workspace:
         return self.study(name) / "predictors"
 
     def verifier(self, name: str) -> str:
-        """Who measures for a study here: this workspace on this machine.
+        """Who measures for a study here: this workspace on the host of this name.
 
-        Machines may share a folder, and their names may be alike, but seldom both.
+        Machines may share a folder, and their names may be alike, but seldom both. A container that
+        gets another name with each start measures anew what the one before it had measured.
         """
         file = self.study(name) / "verifier"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(file, uuid4().hex)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), file.open("x") as new:
+            new.write(uuid4().hex)
         return short_digest(f"{file.read_text()} {socket.gethostname()}")
 
     @property

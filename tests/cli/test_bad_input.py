@@ -9,6 +9,7 @@ from PIL import Image
 from tiny import randomised_sam
 
 from hwsearch.cli.main import run
+from hwsearch.supernet.store import DEMO_DIRECTORY
 
 
 class Payload:
@@ -50,6 +51,21 @@ def test_a_supernet_is_not_built_over_a_trained_one(fails, tmp_path):
     (trained / "training-state.pt").write_bytes(b"weeks of work")
     assert "was trained" in fails(*build(tmp_path / "none.pth", tmp_path), code=2)
     assert [*trained.iterdir()] == [trained / "training-state.pt"]
+
+
+def test_a_folder_named_demo_is_not_the_shipped_supernet(fails, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    manifest = json.loads((DEMO_DIRECTORY / "supernet.json").read_text())
+    (tmp_path / "demo" / "supernet.json").write_text(json.dumps(manifest | {"history": []}))
+    command = ("supernet", "build", "--checkpoint", "none.pth", "--data", "scenes")
+    assert "no checkpoint file" in fails(*command, "--out", "demo", code=1)
+
+
+def test_a_supernet_that_can_t_be_read_is_not_built_over(fails, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "supernet.json").write_text("{}")
+    assert "delete it yourself" in fails(*build(tmp_path / "none.pth", tmp_path), code=2)
 
 
 def test_a_supernet_is_not_built_onto_a_file(fails, tmp_path):
@@ -191,12 +207,14 @@ def test_arguments_that_are_missing_or_wrong(capsys, arguments, said):
     [
         (["devices"], "hwsearch.runtime.devices.list_devices", False),
         (["profile", "--device", "cpu"], "hwsearch.runtime.devices.resolve_target", True),
+        (TRAIN, "hwsearch.workflow.training.train_supernet", True),
+        (["supernet", "inspect", "demo"], "hwsearch.workflow.inspect.inspect_supernet", False),
     ],
 )
 def test_an_interruption_says_whether_the_command_can_go_on(
     fails, monkeypatch, arguments, stops, goes_on
 ):
-    def interrupted(**_: object):
+    def interrupted(*_: object, **__: object):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stops, interrupted)

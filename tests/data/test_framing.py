@@ -50,13 +50,6 @@ def test_image_view_shows_all_objects() -> None:
         np.testing.assert_array_equal(mask, instance.paint(HEIGHT, WIDTH))
 
 
-def test_image_view_shows_the_objects_that_were_asked_for() -> None:
-    sample = sample_of(*((x, 0, x + 4, 9) for x in range(0, 80, 4)))
-    view = image_view(sample, [7, 2])
-    assert view.boxes[:, 0].tolist() == [28, 8]
-    np.testing.assert_array_equal(view.masks[1], sample.instances[2].paint(HEIGHT, WIDTH))
-
-
 def test_object_view_is_centred_and_square() -> None:
     view = object_view(sample_of((40, 20, 60, 32)), 0, context=2)
     assert view.image.shape == (40, 40, 3)

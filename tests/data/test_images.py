@@ -67,6 +67,16 @@ def test_deep_colours_are_refused_rather_than_turned_black(tmp_path: Path, colou
         read_rgb(path, width=6, height=4)
 
 
+def test_sixteen_bits_a_pixel_are_not_sixteen_a_channel(tmp_path: Path) -> None:
+    """A bitmap of five, six and five bits: red, green, and blue below them."""
+    pixels = np.full((4, 6), 0b11111_000000_00000, "<u2")
+    header = struct.pack("<IiiHHIIiiII3I", 40, 6, -4, 1, 16, 3, 48, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F)
+    path = tmp_path / "a.bmp"
+    start = struct.pack("<2sIHHI", b"BM", 14 + len(header) + 48, 0, 0, 14 + len(header))
+    path.write_bytes(start + header + pixels.tobytes())
+    assert (read_rgb(path, width=6, height=4) == [255, 0, 0]).all()
+
+
 def test_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(GREY).save(path)

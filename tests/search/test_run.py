@@ -130,6 +130,16 @@ def test_what_was_measured_counts_until_it_is_forgotten(
     assert len(lab.sessions) > sessions
 
 
+def test_more_trials_than_were_asked_for_before_are_measured_too(search: Search, lab: Lab):
+    """The first search was stopped after its picks; the second may find better ones."""
+    first = search(lab, TARGET_MS, trials=4)
+    sessions = len(lab.sessions)
+    second = search(lab, TARGET_MS, trials=30)
+    assert second.pick.miou > first.pick.miou
+    measured = {config for session in lab.sessions[sessions:] for config in session}
+    assert second.pick.deployment in measured
+
+
 def test_a_machine_that_joins_measures_its_own_picks(search: Search, law: Law):
     """The other one, which is stopped as it verifies, is a sixth faster."""
 

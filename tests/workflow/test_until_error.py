@@ -7,6 +7,7 @@ import pytest
 from tiny import tiny_supernet
 
 from hwsearch.costs import encoder_macs
+from hwsearch.errors import ProfileError
 from hwsearch.predictor import crossvalidation
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import ProfileStore
@@ -28,7 +29,7 @@ HANGS = SUPERNET.space.smallest
 def noise(monkeypatch: pytest.MonkeyPatch):
     """Latencies by MACs and depth, with a share of noise that a test may set."""
     monkeypatch.setattr(crossvalidation, "REPEATS", 1)
-    share = {"noise": 0.0}
+    share = {"noise": 0.0, "hangs": lambda config: config == HANGS, "marks_repeats": False}
     rng = np.random.default_rng(0)
 
     def measure_all(stopwatch, configs, *, repeat=None):
@@ -46,7 +47,8 @@ def noise(monkeypatch: pytest.MonkeyPatch):
                 target=TARGET,
                 session_id="s",
                 repeat=repeat or 0,
-                **({"error": "it hung"} if config == HANGS else latencies),
+                drifted=bool(repeat and share["marks_repeats"]),
+                **({"error": "it hung"} if share["hangs"](config) else latencies),
             )
             stopwatch.store.append(row)
             rows.append(row)
@@ -123,3 +125,47 @@ def test_too_few_for_a_predictor_has_no_error(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hwsearch.workflow.adaptive.LatencyPredictor.min_samples", 1000)
         assert profiled(tmp_path, Goal(error_percent=2, max_samples=20)).error_percent is None
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_larger_sample_measures_none_of_the_smaller_one_again(tmp_path):
+    profiled(tmp_path, None, samples=12)
+    first = times_measured(tmp_path)
+    summary = profiled(tmp_path, None, samples=16)
+    assert summary.measured == 15  # one hangs
+    assert first.keys() < times_measured(tmp_path).keys()
+    assert set((times_measured(tmp_path) - Counter([HANGS.id])).values()) == {1}
+
+
+def test_a_goal_begins_with_as_many_as_a_predictor_needs(tmp_path, noise):
+    noise["hangs"] = lambda config: False
+    summary = profiled(tmp_path, Goal(error_percent=20, max_samples=60), samples=2)
+    assert summary.error_percent is not None
+
+
+def test_both_extremes_are_measured_twice(tmp_path, noise):
+    noise["hangs"] = lambda config: False
+    profiled(tmp_path, None)
+    rows = ProfileStore(Workspace(tmp_path).profiles, TARGET).read(SUPERNET.id).measurements
+    repeated = {row.subnet_id for row in rows if row.repeat}
+    assert {SUPERNET.space.largest.id, SUPERNET.space.smallest.id} <= repeated
+
+
+def test_a_profile_in_which_all_fails_ends_with_the_reason(tmp_path, noise):
+    noise["hangs"] = lambda config: True
+    with pytest.raises(ProfileError, match=r"None of 12 subnets .* the last one: it hung"):
+        profiled(tmp_path, None)
+
+
+@pytest.mark.usefixtures("noise")
+def test_what_failed_says_why(tmp_path):
+    summary = profiled(tmp_path, None)
+    assert (summary.failed, summary.last_error) == (1, "it hung")
+
+
+def test_marked_repeats_are_no_floor_to_stop_at(tmp_path, noise):
+    noise["noise"] = noise["marks_repeats"] = 0.2
+    summary = profiled(tmp_path, Goal(error_percent=1e-3, max_samples=16))
+    assert summary.measured == 15  # one hangs
+    assert summary.drifted == 0, "each has a figure to rely on"
+    assert summary.noise_floor_percent > 1e-3  # that of a restless machine is still told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -209,7 +209,8 @@ def _draw_view(
             boxes = np.array([instance.box for instance in sample.instances])
             chosen = _prompted(boxes, sample.image.shape, resolution, settings, rng)
             if chosen.size:
-                return image_view(sample, chosen.tolist())
+                kept = tuple(sample.instances[place] for place in chosen)
+                return image_view(replace(sample, instances=kept))
         else:
             index = int(rng.integers(len(sample.instances)))
             context = rng.uniform(*settings.context)

@@ -27,7 +27,7 @@ def corrective_clicks(
     """
     # A mask thinner than half a cell everywhere is where it is thickest.
     thickest = masks.amax(dim=(-2, -1), keepdim=True)
-    truth = masks > thickest.clamp(max=1.0).where(thickest <= 0.5, 1.0) / 2
+    truth = masks > torch.where(thickest > 0.5, 0.5, thickest / 2)
     wrong = ((logits > 0) != truth) & inside.unsqueeze(1)
     faultless = ~wrong.flatten(2).any(dim=-1)[..., None, None]
     wanted = torch.where(faultless, masks, wrong.float()).flatten(2)

@@ -112,9 +112,9 @@ def test_a_whole_image_paints_only_what_it_prompts(monkeypatch: pytest.MonkeyPat
     """An image of SA-1B has a hundred masks, each as large as the image once it is painted."""
     painted = []
 
-    def counted(sample: Sample, objects: list[int]) -> View:
-        painted.append(objects)
-        return image_view(sample, objects)
+    def counted(sample: Sample) -> View:
+        painted.append(sample.instances)
+        return image_view(sample)
 
     monkeypatch.setattr(batches, "image_view", counted)
     masks = [rectangle(SHAPE, 10 * i, 5, 10 * i + 30, 60) for i in range(12)]
