@@ -90,6 +90,23 @@ class Profile:
             if m.error is not None and m.subnet_id not in timed
         }
 
+    def why_empty(self, supernet_id: str, target: Target) -> str:
+        """Why there is no latency, in a sentence."""
+        if self.failed:
+            return (
+                f"None of {len(self.failed)} subnets of {supernet_id} could be measured on "
+                f"{target.name}; the last one: {self.last_error}"
+            )
+        return (
+            f"No subnet of {supernet_id} was measured on {target.name} yet: "
+            "run 'hwsearch profile' first."
+        )
+
+    @property
+    def last_error(self) -> str | None:
+        """What befell the last one of `failed`."""
+        return [*self.failed.values()][-1] if self.failed else None
+
 
 class ProfileStore:
     """The profiles of one target: `<root>/<target name>/` with one file for each supernet.

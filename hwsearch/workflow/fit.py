@@ -8,7 +8,7 @@ from hwsearch.errors import ProfileError
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.predictor.store import load_latency_predictor, save_latency_predictor
 from hwsearch.profiler.noise import noise_floor
-from hwsearch.profiles import Profile, ProfileStore
+from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import SamGeometry, Scope, Target
 from hwsearch.workflow.workspace import Workspace
@@ -63,21 +63,9 @@ def fit_latency_predictor(
                 "kept its speed; the predictor is fitted on the marked ones too."
             )
     if not configs:
-        raise ProfileError(_nothing_measured(profile, geometry, target))
+        raise ProfileError(profile.why_empty(geometry.id, target))
     predictor.fit(configs, latencies_ms)
     directory = workspace.predictor(target, geometry.id)
     floor = noise_floor(profile.measurements, scope=scope)
     save_latency_predictor(predictor, directory, noise_floor_percent=floor)
     return predictor, directory
-
-
-def _nothing_measured(profile: Profile, geometry: SamGeometry, target: Target) -> str:
-    if profile.failed:
-        return (
-            f"None of {len(profile.failed)} subnets of {geometry.id} could be measured on "
-            f"{target.name}; the last one: {[*profile.failed.values()][-1]}"
-        )
-    return (
-        f"No subnet of {geometry.id} was measured on {target.name} yet: "
-        "run 'hwsearch profile' first."
-    )

@@ -91,10 +91,7 @@ def profile_supernet(
     error = _measure_until(goal, supernet, stopwatch, seed=seed) if goal else None
     summary = summarise_profile(supernet, store)
     if not summary.measured and not summary.drifted:
-        raise ProfileError(
-            f"None of {summary.failed} subnets could be measured on {target.name}; the last one: "
-            f"{summary.last_error}"
-        )
+        raise ProfileError(stopwatch.profile.why_empty(supernet.id, target))
     return replace(summary, error_percent=error)
 
 
@@ -155,7 +152,7 @@ def summarise_profile(supernet: Supernet, store: ProfileStore) -> ProfileSummary
         file=store.measurements_file(supernet.id),
         measured=len(latencies),
         failed=len(profile.failed),
-        last_error=[*profile.failed.values()][-1] if profile.failed else None,
+        last_error=profile.last_error,
         drifted=len(timed - profile.measured_ids),
         noise_floor_percent=noise_floor(profile.measurements),
         fastest_ms=min(latencies, default=0.0),
