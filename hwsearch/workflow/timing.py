@@ -125,13 +125,14 @@ class Stopwatch:
     ) -> tuple[list[Measurement], SessionReport]:
         earlier = _steady_counts(self.profile)
         found: list[Measurement] = []
-        agreed: list[ReferenceAnchor] = []
+        agreed: ReferenceAnchor | None = None
 
         def keep(measurement: Measurement) -> None:
+            nonlocal agreed
             number = earlier.get(measurement.subnet_id, 0) if repeat is None else repeat
             if measurement.drift is not None:
-                agreed[:] = agreed or [self._agreed_anchor(measurement.drift.anchor_ms)]
-                measurement = held_against(measurement, agreed[0].anchor_ms)
+                agreed = agreed or self._agreed_anchor(measurement.drift.anchor_ms)
+                measurement = held_against(measurement, agreed.anchor_ms)
             numbered = measurement.model_copy(update={"repeat": number})
             self.store.append(numbered)
             found.append(numbered)

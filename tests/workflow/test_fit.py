@@ -41,9 +41,14 @@ def subnets(count: int, *, seed: int) -> list[SubnetConfig]:
 
 
 def measure(
-    workspace: Workspace, target: Target, configs: Sequence[SubnetConfig], *, drifted: int = 0
+    workspace: Workspace,
+    target: Target,
+    configs: Sequence[SubnetConfig],
+    *,
+    drifted: int = 0,
+    error: str | None = None,
 ) -> None:
-    """Latencies by MACs and depth; the last `drifted` of them are marked."""
+    """Latencies by MACs and depth, the last `drifted` of them marked; or an error in each place."""
     store = ProfileStore(workspace.profiles, target)
     for place, config in enumerate(configs):
         encoder_ms = (1 + encoder_macs(GEOMETRY, config) / 1e6 + config.depth) * 3 / target.threads
@@ -54,8 +59,9 @@ def measure(
                 subnet=config,
                 target=target,
                 session_id="s",
-                encoder_ms=encoder_ms,
-                decoder_ms=0.5,
+                encoder_ms=None if error else encoder_ms,
+                decoder_ms=None if error else 0.5,
+                error=error,
                 drifted=place >= len(configs) - drifted,
             )
         )
@@ -128,18 +134,7 @@ def test_a_target_s_own_predictor_is_no_start(tmp_path: Path):
 
 def test_where_all_failed_the_reason_is_told(tmp_path: Path):
     workspace = Workspace(tmp_path)
-    store = ProfileStore(workspace.profiles, TWO)
-    for config in subnets(3, seed=0):
-        store.append(
-            Measurement(
-                supernet_id=GEOMETRY.id,
-                subnet_id=config.id,
-                subnet=config,
-                target=TWO,
-                session_id="s",
-                error="killed: memory ran out",
-            )
-        )
+    measure(workspace, TWO, subnets(3, seed=0), error="killed: memory ran out")
     with pytest.raises(ProfileError, match=r"None of 3 subnets .* memory ran out"):
         fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace)
 
