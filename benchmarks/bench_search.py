@@ -4,7 +4,8 @@
 
 Stages: `front`, the share of the exhaustive front's hypervolume by evaluations; `limits`, the best
 member within three latency limits by evaluations; `targets`, what the whole search picks for twelve
-targets. Reference point of all hypervolumes: the table's worst accuracy and greatest latency. A
+targets. Reference point of all hypervolumes: the table's worst accuracy and its largest member's
+latency. A
 subnet that a sampler proposes again is not counted, and other samplers get the measured latency for
 nothing. Runs are kept under --work.
 """
@@ -32,7 +33,7 @@ from search_study.compare import (
 from search_study.default import COVERAGE, MEASURED
 from search_study.figures import hypervolume_curves
 from search_study.samplers import all_samplers
-from search_study.table import load_table, worst
+from search_study.table import load_table, reference_point
 from search_study.targets import search_targets, targets_summary
 
 STAGES = ("front", "limits", "targets")
@@ -88,7 +89,7 @@ def main(
                 truth, seeds=target_seeds, work=work, jobs=jobs, progress=progress
             )
             found["targets"], found["targets_summary"] = rows, targets_summary(rows)
-    reference = worst(truth.points)
+    reference = reference_point(truth)
     found["conditions"] = {
         **capture_conditions().model_dump(),
         "table": table.name,

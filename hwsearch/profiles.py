@@ -27,6 +27,9 @@ Migration = Callable[[Line], Line]
 MIGRATIONS: tuple[Migration, ...] = ()
 
 
+CORRECTED = ("encoder_ms", "decoder_ms", "low_ms", "high_ms")  # fields that hang on the anchor
+
+
 class ReferenceAnchor(Record):
     """The reference subnet of a profile, and its median latency in the profile's first session."""
 
@@ -47,8 +50,8 @@ class StoredTarget(Record):
 class Profile:
     """Measurements of one supernet's subnets on one target, in the order of the file.
 
-    Profiles of one target merge by joining their measurements, or their files' lines. Where a
-    subnet was measured more than once, the later measurement stands before the earlier.
+    Profiles of one target merge by joining their files' lines. Where a subnet was measured more
+    than once, the later measurement stands before the earlier.
     """
 
     measurements: tuple[Measurement, ...] = ()
@@ -160,8 +163,9 @@ class ProfileStore:
     def read(self, supernet_id: str) -> Profile:
         """All measurements of a supernet; an empty profile where there are none.
 
-        A last line that was cut short (the machine went down while it was written) is dropped
-        with a warning.
+        All of them are held against one anchor, also lines that were joined from another profile of
+        the target. A last line that was cut short (the machine went down while it was written) is
+        dropped with a warning.
 
         Raises:
             ProfileError: any other line is damaged; the message has its number.
@@ -171,7 +175,13 @@ class ProfileStore:
             content = path.read_bytes()
         except FileNotFoundError:
             return Profile()
-        return Profile(tuple(_parse(content, path)))
+        measurements = tuple(_parse(content, path))
+        known = self.reference(supernet_id)
+        anchors = (row.drift.anchor_ms for row in measurements if row.drift is not None)
+        anchor_ms = known.anchor_ms if known else next(anchors, None)
+        if anchor_ms is not None:
+            measurements = tuple(held_against(row, anchor_ms) for row in measurements)
+        return Profile(measurements)
 
     def reference(self, supernet_id: str) -> ReferenceAnchor | None:
         """The reference of a supernet's profile, if its first session has set one."""
@@ -179,7 +189,7 @@ class ProfileStore:
         return stored.references.get(supernet_id) if stored else None
 
     def agree_on_reference(self, supernet_id: str, reference: ReferenceAnchor) -> ReferenceAnchor:
-        """Set the reference of a supernet's profile, unless another session was faster.
+        """Set the reference of a supernet's profile, unless another session came first.
 
         Returns:
             The one that stands, which all latencies hang on.
@@ -218,6 +228,20 @@ class ProfileStore:
 
     def _write(self, stored: StoredTarget) -> None:
         write_text(self._target_file, stored.model_dump_json(indent=2) + "\n")
+
+
+def held_against(measurement: Measurement, anchor_ms: float) -> Measurement:
+    """A measurement's corrected latencies, held against another anchor than its session's."""
+    if measurement.drift is None or measurement.drift.anchor_ms == anchor_ms:
+        return measurement
+    ratio = anchor_ms / measurement.drift.anchor_ms
+    corrected = {name: getattr(measurement, name) for name in CORRECTED}
+    return measurement.model_copy(
+        update={
+            **{name: None if ms is None else ratio * ms for name, ms in corrected.items()},
+            "drift": measurement.drift.model_copy(update={"anchor_ms": anchor_ms}),
+        }
+    )
 
 
 def migrate(line: Line, migrations: Sequence[Migration] = MIGRATIONS) -> Line:

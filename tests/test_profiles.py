@@ -9,7 +9,7 @@ import pytest
 from hwsearch import profiles
 from hwsearch.errors import ProfileError, UsageError
 from hwsearch.profiles import Profile, ProfileStore, ReferenceAnchor, migrate
-from hwsearch.records import LayerConfig, Measurement, SubnetConfig, Target
+from hwsearch.records import Drift, LayerConfig, Measurement, SubnetConfig, Target
 
 TARGET = Target(device="cpu", device_name="Fake", runtime="onnxruntime", runtime_version="1.30.0")
 NEWER = TARGET.model_copy(update={"runtime_version": "1.31.0"})
@@ -117,6 +117,24 @@ def test_files_merge_by_concatenation(store: ProfileStore, tmp_path: Path) -> No
     merged = store.read("fake")
     assert merged == Profile(tuple(here) + elsewhere.read("fake").measurements)
     assert merged.latencies()[1] == [11.0, 21.0, 31.0]
+
+
+def test_lines_of_two_anchors_are_held_against_one(store: ProfileStore, tmp_path: Path) -> None:
+    """Both machines are equally fast; one of them was slow when its first session began."""
+    for place, anchor_ms in ((store, 10.0), (ProfileStore(tmp_path / "busy", TARGET), 12.0)):
+        mine = ReferenceAnchor(subnet_id="reference", anchor_ms=anchor_ms)
+        place.agree_on_reference("fake", mine)
+        row = measurement(place is store, 2.0 * anchor_ms)
+        drift = Drift(around_ms=10.0, anchor_ms=anchor_ms)
+        place.append(row.model_copy(update={"drift": drift, "decoder_ms": 0.1 * anchor_ms}))
+    busy = ProfileStore(tmp_path / "busy", TARGET).measurements_file("fake")
+    path = store.measurements_file("fake")
+    path.write_bytes(path.read_bytes() + busy.read_bytes())
+    assert store.read("fake").latencies()[1] == pytest.approx([21.0, 21.0])
+    busy.write_bytes(busy.read_bytes() + path.read_bytes())
+    (tmp_path / "busy" / TARGET.name / "target.json").unlink()  # the first line's anchor stands
+    merged = ProfileStore(tmp_path / "busy", TARGET).read("fake")
+    assert [row.latency_ms() for row in merged.measurements] == pytest.approx([25.2] * 3)
 
 
 def append_many(root: Path, first: int, count: int) -> None:

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from hwsearch import search
+import hwsearch
 from hwsearch.errors import UsageError
 from hwsearch.files import write_text
 from hwsearch.progress import Progress
 from hwsearch.records import short_digest
 from hwsearch.search.pareto import hypervolume
 from search_study.samplers import DEFAULT, all_samplers, distinct
-from search_study.table import SearchTable, worst
+from search_study.table import SearchTable, reference_point
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -80,13 +80,13 @@ class Comparison:
 
 
 def digest(table: SearchTable) -> str:
-    """Of all that a run on a table hangs on, the project's own samplers included."""
-    folders = (Path(search.__path__[0]), Path(__file__).parent)
-    code = [path.read_text() for folder in folders for path in sorted(folder.glob("*.py"))]
-    versions = [version(name) for name in ("optuna", "pymoo")]
-    return short_digest(
-        json.dumps([table.choices, table.mious, table.latencies_ms, versions, code])
-    )
+    """Of all that a run on a table hangs on: the table, the code, and the libraries behind it."""
+    package = Path(hwsearch.__path__[0])
+    folders = (package / "search", package / "predictor", Path(__file__).parent)
+    files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    code = [path.read_text() for path in (*files, package / "space.py", package / "costs.py")]
+    versions = [version(name) for name in ("numpy", "scikit-learn", "optuna", "pymoo")]
+    return short_digest(json.dumps([table.to_json(), versions, code]))
 
 
 def _one_run(
@@ -103,7 +103,7 @@ def _file_name(sampler: str) -> str:
 
 def shares(table: SearchTable, rows: Sequence[int]) -> Array:
     """Share of the exhaustive front's hypervolume after each evaluation, (n,)."""
-    reference = worst(table.points)
+    reference = reference_point(table)
     whole = hypervolume(table.points, reference)
     points = table.points[list(rows)]
     found = [hypervolume(points[: count + 1], reference) for count in range(len(rows))]

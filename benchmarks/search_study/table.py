@@ -155,10 +155,12 @@ def load_table(path: Path) -> SearchTable:
         raise DataError(f"{path} holds no table of a search space ({reason}).") from None
 
 
-def worst(points: Array) -> tuple[float, float]:
-    """The reference point of all hypervolumes: the worst accuracy and the greatest latency.
+def reference_point(table: SearchTable) -> tuple[float, float]:
+    """Of all hypervolumes: the table's worst accuracy, and the largest member's latency.
 
-    Both are those of the whole table, so that either end of the front counts for nothing by
-    itself, and a share of the hypervolume is one of what there is to be found.
+    So either end of the front counts for nothing by itself, and a share of the hypervolume is one
+    of what there is to be found. The greatest latency of all is that of a member whose measurement
+    went wrong, as of many hundred one does.
     """
-    return float(points[:, 0].min()), float(points[:, 1].max())
+    largest = table.rows[table.restricted.space.largest]
+    return min(table.mious), table.latencies_ms[largest]

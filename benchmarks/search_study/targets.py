@@ -123,7 +123,8 @@ def targets_summary(rows: Sequence[Row]) -> Row:
 
 def _searched(table: SearchTable, share: float, seed: int, trials: int) -> Row:
     limit_ms = share * float(table.points[table.rows[table.restricted.space.largest], 1])
-    device = TableDevice(table, seed=seed)
+    own_seed = round(10_000 * share) + seed  # else all targets would see the same errors
+    device = TableDevice(table, seed=own_seed)
     with threadpool_limits(1), TemporaryDirectory() as folder:
         plan = StudyPlan(
             name="table",
@@ -145,7 +146,7 @@ def _searched(table: SearchTable, share: float, seed: int, trials: int) -> Row:
                 )
             ],
             cache=Path(folder) / "accuracy.jsonl",
-            seed=seed,
+            seed=own_seed,
         )
         outcome = run_search(device.objectives, plan, geometry=table.geometry, trials=trials)
     points = table.points

@@ -18,7 +18,7 @@ from supernet_study.runs import PASSES, fine_tuned_base, trained_alone, trained_
 from supernet_study.study import Row, Study, ious_by_set, names_of
 
 BASELINE = "base, fine-tuned as long"
-CURVE_SHARES = tuple(round(share / 12, 2) for share in range(13))
+CURVE_SHARES = {round(part / 12, 2): part / 12 for part in range(13)}  # by their names
 
 
 def claims(study: Study) -> list[Row]:
@@ -102,8 +102,8 @@ def regular_subnets(space: SearchSpace) -> dict[float, SubnetConfig]:
     """Share of the way from the smallest to the largest → subnet at the full resolution."""
     resolution = space.largest.resolution
     return {
-        share: space.between(share).model_copy(update={"resolution": resolution})
-        for share in CURVE_SHARES
+        name: space.between(share).model_copy(update={"resolution": resolution})
+        for name, share in CURVE_SHARES.items()
     }
 
 

@@ -20,8 +20,9 @@ def with_latencies(study: Study, rows: list[Row], *, threads: int) -> list[Row]:
         row["model"]: SubnetConfig.model_validate(row["subnet"]) for row in rows if "subnet" in row
     }
 
+    target = resolve_target(device="cpu", threads=threads)
+
     def measure() -> dict[str, float]:
-        target = resolve_target(device="cpu", threads=threads)
         store = ProfileStore(study.work / "profiles", target)
         stopwatch = Stopwatch(trained_supernet(study), store, SessionSettings(), study.progress)
         distinct = list(dict.fromkeys(configs.values()))
@@ -29,7 +30,7 @@ def with_latencies(study: Study, rows: list[Row], *, threads: int) -> list[Row]:
         return {config.id: ms for config, ms in zip(distinct, measured, strict=True)}
 
     ids = short_digest(" ".join(sorted({config.id for config in configs.values()})))
-    found = study.kept(f"latencies-{threads}-threads-{ids}", measure)
+    found = study.kept(f"latencies-{target.fingerprint}-{ids}", measure)
     return [
         row | ({"latency_ms": found[configs[row["model"]].id]} if row["model"] in configs else {})
         for row in rows

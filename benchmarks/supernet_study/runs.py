@@ -43,7 +43,8 @@ def fine_tuned_base(study: Study) -> Supernet:
 def trained_alone(study: Study, name: str, config: SubnetConfig) -> Supernet:
     """One subnet, cut out of the base model and trained as many steps with no other."""
     net = study.untrained()
-    return _trained_in_rounds(study, f"alone-{name}", net, draw=alone(config), validated=False)
+    folder = f"alone-{name}-{config.id}"
+    return _trained_in_rounds(study, folder, net, draw=alone(config), validated=False)
 
 
 def round_names(study: Study, name: str) -> list[str]:

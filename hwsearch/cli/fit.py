@@ -48,6 +48,7 @@ def fit(
     [bold]Example:[/bold] hwsearch fit --device cpu --supernet vit_b-supernet
     [bold]Example:[/bold] hwsearch fit --device cpu --threads 2 --transfer-from predictors/T/S
     """
+    from hwsearch.cli.progress import RichProgress
     from hwsearch.runtime.devices import resolve_target
     from hwsearch.supernet.store import load_manifest
     from hwsearch.workflow.fit import fit_latency_predictor
@@ -56,14 +57,16 @@ def fit(
     target = resolve_target(
         device=device, runtime=runtime, precision=precision, threads=threads, batch=batch
     )
-    predictor, directory = fit_latency_predictor(
-        load_manifest(supernet).geometry,
-        target=target,
-        workspace=Workspace(workspace),
-        seed=seed,
-        allow_stale=allow_stale,
-        transfer_from=transfer_from,
-    )
+    with RichProgress() as progress:
+        predictor, directory = fit_latency_predictor(
+            load_manifest(supernet).geometry,
+            target=target,
+            workspace=Workspace(workspace),
+            seed=seed,
+            allow_stale=allow_stale,
+            transfer_from=transfer_from,
+            progress=progress,
+        )
     print_result(
         {
             "directory": str(directory),

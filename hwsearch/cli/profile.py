@@ -26,6 +26,7 @@ from hwsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from hwsearch.workflow.adaptive import Goal
+    from hwsearch.workflow.profile import ProfileSummary
 
 
 def profile(
@@ -112,8 +113,7 @@ def profile(
         },
         as_json=as_json,
         lines=[
-            f"{summary.measured} subnets measured on {target.name}: "
-            f"{summary.fastest_ms:.2f} to {summary.slowest_ms:.2f} ms.",
+            f"{summary.measured} subnets measured on {target.name}{_range(summary)}.",
             f"Noise floor: {floor:.2f} %." if floor is not None else "Noise floor: unknown.",
             f"{summary.failed} failed, {summary.drifted} marked as too uncertain.",
             *([] if summary.last_error is None else [f"The last failure: {summary.last_error}"]),
@@ -125,6 +125,12 @@ def profile(
             f"Profile: {summary.file}",
         ],
     )
+
+
+def _range(summary: ProfileSummary) -> str:
+    if summary.fastest_ms is None:
+        return ""
+    return f": {summary.fastest_ms:.2f} to {summary.slowest_ms:.2f} ms"
 
 
 def _goal(until_error: str | None, max_samples: int, target_latency: str | None) -> Goal | None:

@@ -17,7 +17,7 @@ from hwsearch.predictor.linear import Array
 from hwsearch.predictor.residual import log_shares
 from hwsearch.records import SubnetConfig
 
-# Logarithmic distance from a target latency at which a subnet matters a third as much as on it.
+# Logarithmic distance from a target latency at which a subnet matters half as much as on it.
 NEIGHBOURHOOD = 0.15
 FAR_SHARE = 0.2  # how much a subnet far from every target still matters
 

@@ -163,6 +163,7 @@ class RemoteRunner:
 
     def _run(self, name: str, inputs: Mapping[str, Array], *arguments: int) -> Any:  # noqa: ANN401
         same = self._sent is not None and _same(self._sent, inputs)
+        self._sent = None  # where the run fails, the worker has the new inputs all the same
         answer = self._worker.ask(name, self._number, None if same else dict(inputs), *arguments)
         self._sent = dict(inputs)
         return answer

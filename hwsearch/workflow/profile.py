@@ -29,6 +29,7 @@ class ProfileSummary:
 
     `measured`, `failed` and `drifted` count subnets: those with a figure to rely on, those without
     any, and those whose figures are all marked. `last_error` is what befell one that failed.
+    `fastest_ms` and `slowest_ms` are of those to rely on; None where there are none.
 
     `error_percent` is the cross-validated error of a latency predictor on it; None where it was
     not asked for, or where there are too few measurements to fit one.
@@ -41,8 +42,8 @@ class ProfileSummary:
     last_error: str | None
     drifted: int
     noise_floor_percent: float | None
-    fastest_ms: float
-    slowest_ms: float
+    fastest_ms: float | None
+    slowest_ms: float | None
     error_percent: float | None = None
 
 
@@ -155,8 +156,8 @@ def summarise_profile(supernet: Supernet, store: ProfileStore) -> ProfileSummary
         last_error=profile.last_error,
         drifted=len(timed - profile.measured_ids),
         noise_floor_percent=noise_floor(profile.measurements),
-        fastest_ms=min(latencies, default=0.0),
-        slowest_ms=max(latencies, default=0.0),
+        fastest_ms=min(latencies, default=None),
+        slowest_ms=max(latencies, default=None),
     )
 
 

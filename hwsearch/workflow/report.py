@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hwsearch.predictor.store import load_latency_predictor
 from hwsearch.profiles import Profile, ProfileStore
-from hwsearch.records import Conditions, SamGeometry
+from hwsearch.records import Conditions, SamGeometry, SubnetConfig
 from hwsearch.report.page import ProfileRow, write_report
 from hwsearch.results import Candidate, SearchResult
 from hwsearch.workflow.search import load_study
@@ -48,9 +48,9 @@ def write_study_report(
         geometry=geometry,
         candidates=record.candidates,
         profile_rows=rows,
-        predictor_card=(directory / "CARD.md").read_text(),
+        predictor_card=(directory / "CARD.md").read_text("utf-8"),
         overlays=overlays,
-        conditions=_last_conditions(profile),
+        conditions=_conditions(profile, result.pick.subnet),
         out=workspace.study(study) / REPORT_NAME,
     )
 
@@ -166,5 +166,13 @@ def _less(value: float, whole: float) -> str:
     return f"{100 * (1 - value / whole):.0f} %"
 
 
-def _last_conditions(profile: Profile) -> Conditions | None:
-    return next((m.conditions for m in reversed(profile.measurements) if m.conditions), None)
+def _conditions(profile: Profile, pick: SubnetConfig) -> Conditions | None:
+    """Those of the pick's last measurement: others may have been measured for other studies."""
+    return next(
+        (
+            row.conditions
+            for row in reversed(profile.measurements)
+            if row.subnet_id == pick.id and row.error is None and row.conditions
+        ),
+        None,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import numpy as np
 from hwsearch.errors import ProfileError
 from hwsearch.profiler.session import SessionReport, SessionSettings, Subject, measure
 from hwsearch.profiler.supervisor import Nursery
-from hwsearch.profiles import Profile, ProfileStore, ReferenceAnchor
+from hwsearch.profiles import Profile, ProfileStore, ReferenceAnchor, held_against
 from hwsearch.progress import Progress
 from hwsearch.records import Measurement, SubnetConfig, Target
 from hwsearch.runtime.gpus import is_on_gpu
@@ -21,8 +22,9 @@ from hwsearch.runtime.model_files import export_decoder_for, export_encoder_for,
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.scratch import scratch_folder
 
-CORRECTED = ("encoder_ms", "decoder_ms", "low_ms", "high_ms")  # fields of a measurement
-ATTEMPTS = 3  # what could not be told apart from the machine's unrest gets another chance
+ATTEMPTS = 3  # what could not be told apart from the machine's unrest gets another chance,
+MOST_FAILURES = 2  # and what failed, as where memory was short for a moment, one other
+ANOTHER_SPEED = 0.1  # of the reference, against the profile's first session, that is worth a word
 
 
 @dataclass(frozen=True)
@@ -76,36 +78,43 @@ class Stopwatch:
                 advance(len(group))
                 seconds = (time.monotonic() - begin) * (len(configs) / len(found) - 1)
                 self.progress.log(
-                    f"{len(found)} of {len(configs)} subnets: {_describe(report)}; "
+                    f"{len(found)} of {len(configs)} subnets: "
+                    f"{', '.join([_describe(report), *_other_speed(measured)])}; "
                     f"about {_duration(seconds)} left."
                 )
         return found
 
     def latencies_ms(self, configs: Sequence[SubnetConfig]) -> list[float]:
-        """Measure subnets, once more where the machine was too restless to trust the result.
+        """Measure subnets, once more where one failed or the machine was too restless to trust it.
 
         Raises:
             ProfileError: one of them, or the reference, can't be run.
         """
         found: dict[str, Measurement] = {}
+        failures: Counter[str] = Counter()
         for _ in range(ATTEMPTS):
             missing = [config for config in configs if not steady(found.get(config.id))]
-            if not missing:
+            again = [config for config in missing if failures[config.id] < MOST_FAILURES]
+            if not again:
                 break
-            found |= {row.subnet_id: row for row in self.measure_all(missing)}
+            measured = self.measure_all(again)
+            found |= {row.subnet_id: row for row in measured}
+            failures.update(row.subnet_id for row in measured if row.error is not None)
         self._report([found[config.id] for config in configs])
         return [found[config.id].latency_ms() for config in configs]
 
     def time_files(self, subject: Subject) -> Measurement:
-        """Measure the very files of a subject, once more where the result is not to be trusted.
+        """Measure the very files of a subject, as often as `latencies_ms` would.
 
         Raises:
             ProfileError: they, or the reference, can't be run.
         """
         with self._exported([self.reference]) as (reference,), _to_open(subject, self) as files:
+            failures = 0
             for _ in range(ATTEMPTS):
                 (measurement,) = self.time([files], reference=reference)
-                if steady(measurement):
+                failures += measurement.error is not None
+                if steady(measurement) or failures == MOST_FAILURES:
                     break
         self._report([measurement])
         return measurement
@@ -212,6 +221,11 @@ class Stopwatch:
                 f"Warning: the machine was too restless in all {ATTEMPTS} attempts to measure "
                 f"{drifted} of {len(measurements)} subnets; leave it alone for figures to rely on."
             )
+        for speed in _other_speed(measurements):
+            self.progress.log(
+                f"Warning: {speed}, and latencies are told as of that session. Where this machine "
+                "is another, or will stay as it is now, begin anew in another --workspace."
+            )
 
 
 @contextmanager
@@ -238,23 +252,9 @@ def _engine_or_link(path: Path, folder: Path) -> Path:
     return folder / path.name
 
 
-def held_against(measurement: Measurement, anchor_ms: float) -> Measurement:
-    """A measurement's corrected latencies, held against another anchor than its session's."""
-    if measurement.drift is None or measurement.drift.anchor_ms == anchor_ms:
-        return measurement
-    ratio = anchor_ms / measurement.drift.anchor_ms
-    corrected = {name: getattr(measurement, name) for name in CORRECTED}
-    return measurement.model_copy(
-        update={
-            **{name: None if ms is None else ratio * ms for name, ms in corrected.items()},
-            "drift": measurement.drift.model_copy(update={"anchor_ms": anchor_ms}),
-        }
-    )
-
-
 def steady(measurement: Measurement | None) -> bool:
     """Whether a measurement is there, and not marked."""
-    return measurement is not None and not measurement.drifted
+    return measurement is not None and measurement.error is None and not measurement.drifted
 
 
 @contextmanager
@@ -303,7 +303,7 @@ def _export_subject(
 def _steady_counts(profile: Profile) -> dict[str, int]:
     counts: dict[str, int] = {}
     for measurement in profile.measurements:
-        if measurement.error is None and steady(measurement):
+        if steady(measurement):
             counts[measurement.subnet_id] = counts.get(measurement.subnet_id, 0) + 1
     return counts
 
@@ -320,6 +320,17 @@ def _describe(report: SessionReport) -> str:
     if report.throttled_by:
         faults.append(f"the GPU's clocks held down by {' and '.join(report.throttled_by)}")
     return ", ".join([f"{rounds} rounds, {width}drift {drift:.0f} %", *faults])
+
+
+def _other_speed(measurements: Sequence[Measurement]) -> list[str]:
+    """How the reference stands to its anchor, where it is far from it; else nothing."""
+    ratios = [row.drift.around_ms / row.drift.anchor_ms for row in measurements if row.drift]
+    if not ratios or abs(float(np.median(ratios)) - 1) <= ANOTHER_SPEED:
+        return []
+    return [
+        f"the reference took {float(np.median(ratios)):.2f} times what it took in the profile's "
+        "first session"
+    ]
 
 
 def _duration(seconds: float) -> str:

@@ -30,8 +30,8 @@ from search_study.table import (
     SearchTable,
     choice_columns,
     load_table,
+    reference_point,
     save_table,
-    worst,
 )
 from search_study.targets import search_targets, targets_summary
 
@@ -172,7 +172,7 @@ def test_shares_end_at_one_when_all_are_judged(table: SearchTable):
     curve = shares(table, range(len(table.mious)))
     assert (np.diff(curve) >= 0).all()
     assert curve[-1] == pytest.approx(1.0)
-    reference = worst(table.points)
+    reference = reference_point(table)
     half = range(len(table.mious) // 2)
     expected = hypervolume(table.points[list(half)], reference)
     assert curve[len(half) - 1] == pytest.approx(expected / hypervolume(table.points, reference))

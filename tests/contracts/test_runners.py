@@ -127,6 +127,16 @@ def test_outputs_outlive_the_next_run(runner: Runner) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
+def test_a_run_after_timing_leaves_the_timed_inputs_alone(runner: Runner) -> None:
+    timed, others = tensors(), tensors()
+    before = timed["x"].copy()
+    runner.time(timed, 1)
+    others["x"] += 1
+    hidden = np.maximum(others["x"] @ WEIGHT + BIAS, 0) * 2.5
+    np.testing.assert_allclose(runner.infer(others)["hidden"], hidden, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(timed["x"], before)
+
+
 def test_time_gives_one_latency_a_run(runner: Runner) -> None:
     seconds = runner.time(tensors(), 4)
     assert seconds.shape == (4,)

@@ -163,6 +163,25 @@ def test_inputs_cross_the_pipe_once_and_results_are_arrays(
     assert [given is None for given in inputs] == [False, True, False]
 
 
+def test_inputs_are_sent_anew_after_a_run_that_failed(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker may have taken the new ones before it failed."""
+    sent = []
+    ask = Worker.ask
+    monkeypatch.setattr(
+        Worker, "ask", lambda self, *request: sent.append(request) or ask(self, *request)
+    )
+    with Worker(nursery, deadline_s=60) as worker:
+        runner = worker.open(troubled(tmp_path, 0, "lack_memory", "turn 2").encoder)
+        runner.time(IMAGE, 1)
+        with pytest.raises(WorkerError, match="MemoryError"):
+            runner.time({"image": IMAGE["image"] + 1}, 1)
+        runner.time(IMAGE, 1)
+    inputs = [request[2] for request in sent if request[0] == "time"]
+    assert all(given is not None for given in inputs)
+
+
 def test_a_worker_that_waits_does_not_run(tmp_path: Path, nursery: Nursery) -> None:
     with Worker(nursery, deadline_s=60) as worker:
         runner = worker.open(troubled(tmp_path, 0).encoder)

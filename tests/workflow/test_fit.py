@@ -16,6 +16,8 @@ from hwsearch.predictor.store import load_latency_predictor
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Measurement, SubnetConfig, Target
+from hwsearch.runtime.devices import resolve_target
+from hwsearch.supernet.store import SupernetManifest, save_supernet
 from hwsearch.workflow.fit import fit_latency_predictor
 from hwsearch.workflow.workspace import Workspace
 
@@ -104,6 +106,18 @@ def test_marked_measurements_that_had_to_do_are_told_of(tmp_path: Path):
     measure(workspace, TWO, subnets(10, seed=2), drifted=4)
     fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace, progress=Logs())
     assert "only 6 of 10 subnets" in " ".join(Logs.lines)
+
+
+def test_the_command_tells_of_marked_measurements(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    here = resolve_target(device="cpu", threads=1)
+    measure(Workspace(tmp_path), here, subnets(10, seed=2), drifted=4)
+    supernet = tmp_path / "supernet"
+    save_supernet(supernet, SUPERNET, SupernetManifest(geometry=GEOMETRY, space=SUPERNET.space))
+    command = ["fit", "--device", "cpu", "--threads", "1", "--workspace", str(tmp_path)]
+    assert run([*command, "--supernet", str(supernet)]) == 0
+    assert "only 6 of 10 subnets" in capsys.readouterr().err
 
 
 def test_a_stale_profile_makes_a_stale_predictor(tmp_path: Path):

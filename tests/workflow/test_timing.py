@@ -7,13 +7,13 @@ from tiny import GEOMETRY, randomised_sam, tiny_supernet
 
 from hwsearch.errors import ProfileError
 from hwsearch.profiler.session import SessionSettings, measure
-from hwsearch.profiles import ProfileStore
+from hwsearch.profiles import CORRECTED, ProfileStore, held_against
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Target
 from hwsearch.space import default_space
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow import timing
-from hwsearch.workflow.timing import Stopwatch, held_against
+from hwsearch.workflow.timing import Stopwatch
 
 TARGET = Target(
     device="cpu", device_name="test", runtime="onnxruntime", runtime_version="1", threads=1
@@ -122,3 +122,59 @@ def test_two_sessions_that_begin_an_empty_profile_hang_on_one_anchor(tmp_path, m
         assert getattr(row, name) == pytest.approx(getattr(mine, name) / 4)
     assert row.encoder == mine.encoder  # raw figures stay
     assert slower.profile.measurements == (measured["other"], row)
+
+
+class Hears(SilentProgress):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        self.lines = []
+
+    def log(self, message):
+        self.lines.append(message)
+
+
+@pytest.mark.parametrize(("times_failed", "is_told"), [(1, False), (2, True)])
+def test_what_fails_gets_one_other_chance(tmp_path, monkeypatch, times_failed, is_told):
+    """Memory that lacked for a moment is no reason to end a search."""
+    watch = stopwatch(tmp_path)
+    largest = watch.supernet.space.largest
+    failures = []
+
+    def fail_at_first(subjects, *, on_measurement, **conditions):
+        def fail(row):
+            if len(failures) < times_failed:
+                failures.append(row.subnet_id)
+                latencies = dict.fromkeys(CORRECTED) | {"drift": None}
+                row = row.model_copy(update={**latencies, "error": "memory ran out"})
+            on_measurement(row)
+
+        return measure(subjects, on_measurement=fail, **conditions)
+
+    monkeypatch.setattr(timing, "measure", fail_at_first)
+    if is_told:
+        with pytest.raises(ProfileError, match=f"{largest.id} could not be timed: memory ran out"):
+            watch.latencies_ms([largest])
+    else:
+        assert watch.latencies_ms([largest])[0] > 0
+    assert len(watch.profile.measurements) == 2
+
+
+@pytest.mark.parametrize(("slowness", "is_told"), [(1.0, False), (3.0, True), (0.3, True)])
+def test_another_speed_than_the_profile_s_is_told(tmp_path, monkeypatch, slowness, is_told):
+    """Figures go on in the scale of the first session, which may be another machine's."""
+    progress = Hears()
+    watch = stopwatch(tmp_path, progress=progress)
+    largest = watch.supernet.space.largest
+
+    def slowly(subjects, *, on_measurement, **conditions):
+        def at_that_speed(row):
+            drift = row.drift.model_copy(update={"around_ms": slowness * row.drift.anchor_ms})
+            on_measurement(row.model_copy(update={"drift": drift}))
+
+        return measure(subjects, on_measurement=at_that_speed, **conditions)
+
+    monkeypatch.setattr(timing, "measure", slowly)
+    watch.latencies_ms([largest])
+    told = [line for line in progress.lines if f"took {slowness:.2f} times" in line]
+    assert len(told) == (2 if is_told else 0)  # as it goes, and as a warning
