@@ -1,4 +1,4 @@
-"""Steps from a deployment to others near it: down to a limit, up to it, or aside.
+"""Steps from a deployment to others near it: down to a limit, or aside.
 
 The limit is one of *cost*: the latency, or the share of several targets' limits that is used.
 """
@@ -15,7 +15,6 @@ from hwsearch.records import Deployment, SubnetConfig
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import Cost
 
-CLOSE_ENOUGH = 0.99  # a subnet that uses this share of the limit needs no further growth
 AT_ONCE = 16  # neighbours are predicted in lots of this many, until one of a lot will do
 
 
@@ -42,27 +41,6 @@ def shrink_to(
                 break
         else:
             return None
-    return config
-
-
-def grow_to(
-    space: DeploymentSpace,
-    config: Deployment,
-    *,
-    cost: Cost,
-    limit: float,
-    rng: np.random.Generator,
-) -> Deployment:
-    """Grow by random steps as long as the cost stays within the limit."""
-    current = float(cost([config])[0])
-    while current < CLOSE_ENOUGH * limit:
-        for lot, costs in _neighbours_in_lots(space, config, cost=cost, rng=rng):
-            slower = np.flatnonzero((costs > current) & (costs <= limit))
-            if slower.size:
-                config, current = lot[slower[0]], float(costs[slower[0]])
-                break
-        else:
-            break
     return config
 
 

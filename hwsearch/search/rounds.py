@@ -24,11 +24,13 @@ Unknown = Annotated[float, BeforeValidator(lambda ms: math.nan if ms is None els
 class Round(Record):
     """What was measured on one occasion: latencies in ms, one a target, NaN where unknown.
 
-    `missed` tells whether a pick missed its limit, so that more trials followed.
+    `missed` tells whether a pick missed its limit, so that more trials followed. `beside` are the
+    deployments that were judged for this round though they are no trials of the study.
     """
 
     latencies_ms: tuple[tuple[Deployment, tuple[Unknown, ...]], ...]
     missed: bool = False
+    beside: tuple[Deployment, ...] = ()
 
     @property
     def deployments(self) -> list[Deployment]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from hwsearch.errors import InfeasibleError, UsageError
@@ -20,14 +19,14 @@ from hwsearch.search.accuracy_cache import AccuracyCache, AccuracyContext
 from hwsearch.search.candidates import described, measured_front
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.infeasible import explain, sentence
-from hwsearch.search.moves import fastest, grow_to
+from hwsearch.search.moves import fastest
 from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
 from hwsearch.search.rounds import Round
+from hwsearch.search.stretch import expected_better
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import verify_front
 
 DEFAULT_TRIALS = 80
-STRETCHES = 4  # so many larger neighbours of the pick are judged where its budget is left unused
 
 
 class RunTrials(Protocol):
@@ -185,17 +184,16 @@ def run_search(
     def search_on(number: int) -> None:
         run_trials(subnets, first_trials + number * math.ceil(trials / 10), progress=progress)
 
-    def stretch(pick: Deployment, number: int) -> dict[Deployment, float]:
-        """Larger ones than the pick that the prediction allows, though its upper bound doesn't."""
-        rng = np.random.default_rng([plan.seed, number])
-
-        def cost(chosen: Sequence[Deployment]) -> NDArray[np.float64]:
-            return limits.costs(at_best(objectives, chosen, rounds[0].table))
-
-        grown = [
-            grow_to(space, pick, cost=cost, limit=limits.cost, rng=rng) for _ in range(STRETCHES)
-        ]
-        return {one: objectives.evaluate(one) for one in dict.fromkeys(grown) if one != pick}
+    def stretch(tried: Mapping[Deployment, float], pick: Deployment) -> dict[Deployment, float]:
+        better = expected_better(
+            space,
+            tried,
+            pick,
+            upper=limits.cost_of(objectives.upper),
+            at_best=limits.cost_of(lambda some: at_best(objectives, some, rounds[0].table)),
+            limit=limits.cost,
+        )
+        return {one: objectives.evaluate(one) for one in better}
 
     def keep(measured: Round) -> None:
         rounds.append(measured)

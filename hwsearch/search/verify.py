@@ -23,6 +23,7 @@ NEAR = 0.95
 # A pick that leaves more than this share unused gets larger neighbours to compete with.
 UNUSED = 0.03
 
+Accuracies = Mapping[Deployment, float]
 Latencies = Mapping[Deployment, tuple[float, ...]]
 
 
@@ -36,12 +37,12 @@ def verify_front(
     companions: Sequence[Deployment],
     search_on: Callable[[int], None],
     progress: Progress,
-    stretch: Callable[[Deployment, int], Mapping[Deployment, float]] | None = None,
+    stretch: Callable[[Accuracies, Deployment], Accuracies] | None = None,
 ) -> dict[Deployment, tuple[float, ...]]:
     """Measure, correct and search on until the best of the front is measured and stays the same.
 
     A round measures, side by side, those of the front that were not measured yet; more accurate
-    ones that fit by their prediction, though not by their upper bound; and again, on `OCCASIONS` in
+    ones that may turn out to fit, though their upper bound does not; and again, on `OCCASIONS` in
     all, what was measured closely within its limit. Where a pick misses its limit, more trials are
     run with the corrected predictor. The last rounds take nothing new, so that all that lies close
     to its limit is confirmed.
@@ -56,8 +57,8 @@ def verify_front(
         companions: deployments to be measured in the first round besides the picks.
         search_on: runs a few more trials; called with the round's number, from 1.
         progress: told what is measured.
-        stretch: gives larger neighbours of a pick with their mIoU, where it leaves much of its
-            limit unused; called with the pick and the round's number.
+        stretch: gives further deployments with their mIoU, where a pick leaves much of its limit
+            unused; called with all that was judged and the pick.
 
     Returns:
         The latencies that count (`careful_ms`) of all that was measured, in milliseconds and one a
@@ -68,15 +69,18 @@ def verify_front(
     if rounds and rounds[-1].missed and len(rounds) - 1 < NEWCOMERS:
         search_on(len(rounds) - 1)
     before = judged()
-    stretched = {c: objectives.evaluate(c) for c in known if c not in before}
+    others = [*known, *(one for measured in rounds for one in measured.beside)]
+    stretched = {c: objectives.evaluate(c) for c in others if c not in before}
     extra = [config for config in companions if config not in known]
     changing = False
     for number in range(max(len(rounds), 1), ROUNDS + 1):
         found = {**judged(), **stretched}
         front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
+        beside: Accuracies = {}
         if stretch and front and _leaves_room(front[0], known, objectives, limits):
-            stretched |= {c: m for c, m in stretch(front[0], number).items() if c not in found}
-            found |= stretched
+            beside = stretch(found, front[0])
+            stretched |= beside
+            found |= beside
         picks = [config for config in _best_and_spread(front) if config not in known]
         bold = _bold(found, front, known, objectives=objectives, limits=limits)
         if number > NEWCOMERS:
@@ -96,7 +100,7 @@ def verify_front(
         objectives.refit(batch, latencies)
         extra = []
         missed = [config for config in picks if not _fits(config, known, objectives, limits)]
-        done.append(measured.model_copy(update={"missed": bool(missed)}))
+        done.append(measured.model_copy(update={"missed": bool(missed), "beside": tuple(beside)}))
         keep(done[-1])
         if missed:
             progress.log(
@@ -152,7 +156,7 @@ def _bold(
     objectives: Objectives,
     limits: Limits,
 ) -> list[Deployment]:
-    """Unmeasured ones that are more accurate than all of the front and fit by their prediction."""
+    """Unmeasured ones that are more accurate than all of the front and may turn out to fit."""
     least = found[front[0]] if front else -1.0
     better = [config for config in found if config not in known and found[config] > least]
     if not better:

@@ -6,7 +6,7 @@ from laboratory import Lab
 
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
-from hwsearch.search.moves import fastest, grow_to, mutate, shrink_to
+from hwsearch.search.moves import fastest, mutate, shrink_to
 
 
 @pytest.mark.parametrize("limit_ms", [7.0, 12.0, 20.0])
@@ -25,15 +25,6 @@ def test_shrinking_meets_the_limit(space: DeploymentSpace, lab: Lab, limit_ms: f
 def test_shrinking_below_the_smallest_is_impossible(space: DeploymentSpace, lab: Lab):
     rng = np.random.default_rng(0)
     assert shrink_to(space, space.largest, cost=lab.cost, limit=1.0, rng=rng) is None
-
-
-def test_growing_leaves_no_room_for_another_step(space: DeploymentSpace, lab: Lab):
-    rng = np.random.default_rng(0)
-    grown = grow_to(space, space.smallest, cost=lab.cost, limit=15.0, rng=rng)
-    latency_ms = lab.cost([grown])[0]
-    steps_ms = lab.cost(list(space.neighbours(grown)))
-    assert latency_ms <= 15.0
-    assert latency_ms >= 0.99 * 15.0 or not ((steps_ms > latency_ms) & (steps_ms <= 15.0)).any()
 
 
 def test_a_mutant_is_at_most_its_steps_away(space: DeploymentSpace):

@@ -20,7 +20,7 @@ from hwsearch.search.verify import (
 )
 
 LIMITS = Limits((15.0,))
-Stretch = Callable[[Deployment, int], Mapping[Deployment, float]]
+Stretch = Callable[[Mapping[Deployment, float], Deployment], Mapping[Deployment, float]]
 
 
 def verify(lab: Lab, judged: dict[Deployment, float], target_ms: float) -> list[int]:
@@ -127,9 +127,9 @@ def test_a_pick_that_leaves_room_gets_larger_neighbours(
     judged = {config: law[0](config) for config in deployments if law[1](config) < 13.0}
     asked: list[Deployment] = []
 
-    def stretch(pick: Deployment, number: int) -> dict[Deployment, float]:
+    def stretch(found: Mapping[Deployment, float], pick: Deployment) -> dict[Deployment, float]:
         asked.append(pick)
-        return {larger: law[0](larger)}
+        return {larger: law[0](larger)} if larger not in found else {}
 
     known = verify_all(lab, judged, 15.0, stretch=stretch)
     assert asked[0] == max(judged, key=judged.__getitem__)

@@ -1,0 +1,68 @@
+"""What a pick that leaves much of its limit unused has to compete with.
+
+Proposals keep the upper bound of the latency within the limit, so that the last few percent of it
+are seldom looked at. Here it is enough that a deployment may turn out to fit, since it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from hwsearch.records import Deployment
+from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.objectives import Cost
+from hwsearch.search.steps import informed_steps
+from hwsearch.search.surrogate import features, fit_surrogate
+
+MOST = 4  # deployments at a time
+PARENTS, CLIMBS = 6, 3  # the best so far are stepped from, so often
+
+
+def expected_better(
+    space: DeploymentSpace,
+    judged: Mapping[Deployment, float],
+    pick: Deployment,
+    *,
+    upper: Cost,
+    at_best: Cost,
+    limit: float,
+) -> list[Deployment]:
+    """Untried deployments near a pick that are expected to be more accurate, and may fit.
+
+    Args:
+        space: where all deployments come from.
+        judged: mIoU of the deployments tried so far, the pick among them.
+        pick: where the steps begin.
+        upper: upper bounds of the cost, (n,), by which the surrogate knows a size.
+        at_best: what the cost may turn out to be, (n,).
+        limit: what `at_best` may not exceed.
+
+    Returns:
+        At most `MOST`, by falling expectation.
+    """
+    tried = list(judged)
+    known = features(space, tried, upper(tried))
+    surrogate = fit_surrogate(known, np.array([judged[one] for one in tried]))
+    expected: dict[Deployment, float] = {}
+    parents = [pick]
+    for _ in range(CLIMBS):
+        steps = (
+            step
+            for one in parents
+            for step in (*space.neighbours(one), *informed_steps(space, one))
+            if step not in judged and step not in expected
+        )
+        fitting = _within(list(dict.fromkeys(steps)), at_best, limit)
+        if fitting:
+            means, _ = surrogate.predict(features(space, fitting, upper(fitting)))
+            expected |= dict(zip(fitting, means.tolist(), strict=True))
+        parents = sorted(expected, key=expected.__getitem__, reverse=True)[:PARENTS]
+    return [one for one in parents if expected[one] > judged[pick]][:MOST]
+
+
+def _within(options: list[Deployment], cost: Cost, limit: float) -> list[Deployment]:
+    if not options:
+        return []
+    return [options[place] for place in np.flatnonzero(cost(options) <= limit)]

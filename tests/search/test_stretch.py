@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from laboratory import Lab, Law
+
+from hwsearch.records import Deployment
+from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.objectives import at_best
+from hwsearch.search.stretch import MOST, expected_better
+
+LIMIT_MS = 15.0
+
+
+@pytest.fixture
+def judged(lab: Lab, law: Law, deployments: list[Deployment]) -> dict[Deployment, float]:
+    """What a search has judged that took bounds a tenth above all predictions for granted."""
+    lab.upper = lambda chosen: 1.1 * lab.predict(chosen)
+    rng = np.random.default_rng(0)
+    within = [one for one in deployments if lab.upper([one])[0, 0] <= LIMIT_MS]
+    drawn = [within[place] for place in rng.permutation(len(within))[:60]]
+    return {one: law[0](one) for one in {*drawn, max(within, key=law[0])}}
+
+
+def better_than_the_best(
+    space: DeploymentSpace, lab: Lab, judged: dict[Deployment, float]
+) -> list[Deployment]:
+    return expected_better(
+        space,
+        judged,
+        max(judged, key=judged.__getitem__),
+        upper=lab.upper_cost,
+        at_best=lambda some: at_best(lab.objectives, some, [[1.0]])[:, 0],
+        limit=LIMIT_MS,
+    )
+
+
+def test_what_the_upper_bound_hid_is_found(
+    space: DeploymentSpace,
+    lab: Lab,
+    law: Law,
+    deployments: list[Deployment],
+    judged: dict[Deployment, float],
+):
+    found = better_than_the_best(space, lab, judged)
+    assert 0 < len(found) <= MOST
+    assert not set(found) & set(judged)
+    assert any(law[1](one) <= LIMIT_MS and law[0](one) > max(judged.values()) for one in found)
+    assert all(law[1](one) <= 1.06 * LIMIT_MS for one in found)
+
+
+def test_nothing_is_left_where_all_that_fits_was_judged(
+    space: DeploymentSpace, lab: Lab, law: Law, deployments: list[Deployment]
+):
+    assert better_than_the_best(space, lab, {one: law[0](one) for one in deployments}) == []
+
+
+def test_what_can_only_be_worse_is_not_judged(
+    space: DeploymentSpace, lab: Lab, law: Law, judged: dict[Deployment, float]
+):
+    lab.upper = lambda chosen: 1.0001 * lab.predict(chosen)
+    best = max(judged, key=judged.__getitem__)
+    everything_else_below = judged | {best: 1.0}
+    assert better_than_the_best(space, lab, everything_else_below) == []
+
+
+def test_a_quarter_of_the_latencies_lies_below_the_hoped_for_one(lab: Lab, space: DeploymentSpace):
+    """By a simulation: errors are normal in the logarithm, bounds hold nine times in ten."""
+    spread = np.log(lab.upper([space.largest])[0, 0] / lab.predict([space.largest])[0, 0]) / 1.2816
+    hoped = at_best(lab.objectives, [space.largest], [[1.0]])[0, 0]
+    errors = np.random.default_rng(0).normal(0.0, spread, 100_000)
+    latencies = lab.predict([space.largest])[0, 0] * np.exp(errors)
+    assert np.mean(latencies < hoped) == pytest.approx(0.25, abs=0.005)
