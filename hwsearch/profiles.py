@@ -26,7 +26,6 @@ Migration = Callable[[Line], Line]
 # k + 1 into one of version k + 2. Append to it; never change or remove what others' files need.
 MIGRATIONS: tuple[Migration, ...] = ()
 
-
 CORRECTED = ("encoder_ms", "decoder_ms", "low_ms", "high_ms")  # fields that hang on the anchor
 
 

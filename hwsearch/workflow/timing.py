@@ -325,12 +325,10 @@ def _describe(report: SessionReport) -> str:
 def _other_speed(measurements: Sequence[Measurement]) -> list[str]:
     """How the reference stands to its anchor, where it is far from it; else nothing."""
     ratios = [row.drift.around_ms / row.drift.anchor_ms for row in measurements if row.drift]
-    if not ratios or abs(float(np.median(ratios)) - 1) <= ANOTHER_SPEED:
+    ratio = np.median(ratios or [1.0])
+    if abs(ratio - 1) <= ANOTHER_SPEED:
         return []
-    return [
-        f"the reference took {float(np.median(ratios)):.2f} times what it took in the profile's "
-        "first session"
-    ]
+    return [f"the reference took {ratio:.2f} times what it took in the profile's first session"]
 
 
 def _duration(seconds: float) -> str:

@@ -38,6 +38,17 @@ def nursery() -> Iterator[Nursery]:
         yield nursery
 
 
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """What workers are asked in the test."""
+    asked: list[tuple[object, ...]] = []
+    ask = Worker.ask
+    monkeypatch.setattr(
+        Worker, "ask", lambda self, *request: asked.append(request) or ask(self, *request)
+    )
+    return asked
+
+
 def troubled(folder: Path, number: int, trouble: str = "", moment: str = "") -> Subject:
     """A subject whose encoder gets into trouble at `open` or in `turn K`."""
     subject = make_subject(folder, number)
@@ -146,39 +157,29 @@ def test_memory_is_that_of_the_subject_alone(tmp_path: Path, nursery: Nursery) -
 
 
 def test_inputs_cross_the_pipe_once_and_results_are_arrays(
-    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, nursery: Nursery, requests: list[tuple[object, ...]]
 ) -> None:
-    sent = []
-    ask = Worker.ask
-    monkeypatch.setattr(
-        Worker, "ask", lambda self, *request: sent.append(request) or ask(self, *request)
-    )
     with Worker(nursery, deadline_s=60) as worker:
         runner = worker.open(troubled(tmp_path, 0).encoder)
         assert [spec.name for spec in runner.inputs] == ["image"]
         assert runner.infer(IMAGE)["image_embeddings"].shape == (1, 4, 2, 2)
         assert runner.time(IMAGE, 4).tolist() == [0.001] * 4
         runner.time({"image": IMAGE["image"].copy()}, 1)
-    inputs = [request[2] for request in sent if request[0] in ("infer", "time")]
+    inputs = [request[2] for request in requests if request[0] in ("infer", "time")]
     assert [given is None for given in inputs] == [False, True, False]
 
 
 def test_inputs_are_sent_anew_after_a_run_that_failed(
-    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, nursery: Nursery, requests: list[tuple[object, ...]]
 ) -> None:
     """The worker may have taken the new ones before it failed."""
-    sent = []
-    ask = Worker.ask
-    monkeypatch.setattr(
-        Worker, "ask", lambda self, *request: sent.append(request) or ask(self, *request)
-    )
     with Worker(nursery, deadline_s=60) as worker:
         runner = worker.open(troubled(tmp_path, 0, "lack_memory", "turn 2").encoder)
         runner.time(IMAGE, 1)
         with pytest.raises(WorkerError, match="MemoryError"):
             runner.time({"image": IMAGE["image"] + 1}, 1)
         runner.time(IMAGE, 1)
-    inputs = [request[2] for request in sent if request[0] == "time"]
+    inputs = [request[2] for request in requests if request[0] == "time"]
     assert all(given is not None for given in inputs)
 
 

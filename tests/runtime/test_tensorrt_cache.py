@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from listener import Listener
 from tiny import MIXED, tiny_supernet
 
 from hwsearch.errors import ExportError
-from hwsearch.progress import SilentProgress
 from hwsearch.runtime import tensorrt_cache
 from hwsearch.runtime.onnx_export import export_decoder
 from hwsearch.runtime.tensorrt import TensorRT, build_engine, load_tensorrt
@@ -180,13 +180,6 @@ def test_the_calls_are_those_of_the_real_library(real: TensorRT, tmp_path: Path)
 def test_a_cache_that_can_not_be_kept_costs_no_engine(
     real: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    class Listener(SilentProgress):
-        def __init__(self) -> None:
-            self.said: list[str] = []
-
-        def log(self, message: str) -> None:
-            self.said.append(message)
-
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -202,7 +195,7 @@ def test_a_cache_that_can_not_be_kept_costs_no_engine(
         progress=listener,
     )
     assert (tmp_path / "d.engine").stat().st_size > 0
-    (sentence,) = listener.said
+    (sentence,) = listener.lines
     assert "timing.cache can't be used (Permission denied)" in sentence
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
+from listener import Listener
 from tiny import tiny_supernet
 
 from hwsearch.cli.main import run
@@ -14,7 +14,6 @@ from hwsearch.errors import PredictorError, ProfileError
 from hwsearch.predictor import crossvalidation
 from hwsearch.predictor.store import load_latency_predictor
 from hwsearch.profiles import ProfileStore
-from hwsearch.progress import SilentProgress
 from hwsearch.records import Measurement, SubnetConfig, Target
 from hwsearch.runtime.devices import resolve_target
 from hwsearch.supernet.store import SupernetManifest, save_supernet
@@ -96,16 +95,10 @@ def test_marked_measurements_count_where_too_few_others_are_there(tmp_path: Path
 
 
 def test_marked_measurements_that_had_to_do_are_told_of(tmp_path: Path):
-    class Logs(SilentProgress):
-        lines: ClassVar[list[str]] = []
-
-        def log(self, message: str) -> None:
-            self.lines.append(message)
-
-    workspace = Workspace(tmp_path)
+    workspace, listener = Workspace(tmp_path), Listener()
     measure(workspace, TWO, subnets(10, seed=2), drifted=4)
-    fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace, progress=Logs())
-    assert "only 6 of 10 subnets" in " ".join(Logs.lines)
+    fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace, progress=listener)
+    assert "only 6 of 10 subnets" in " ".join(listener.lines)
 
 
 def test_the_command_tells_of_marked_measurements(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from listener import Listener
 from tiny import GEOMETRY, SUBNETS, tiny_supernet
 
 from hwsearch.cli.main import run
@@ -17,7 +18,6 @@ from hwsearch.errors import PredictorError, UsageError
 from hwsearch.export.manifest import read_manifest
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.predictor.store import save_latency_predictor
-from hwsearch.progress import SilentProgress
 from hwsearch.records import Precision, SubnetConfig, Target
 from hwsearch.runtime.devices import resolve_target
 from hwsearch.search.storage import open_storage
@@ -38,14 +38,6 @@ def law_ms(target: Target, config: SubnetConfig) -> float:
 
 def in_precision(target: Target, precision: Precision) -> Target:
     return target.model_copy(update={"precision": precision})
-
-
-class Notes(SilentProgress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +99,7 @@ def middle_ms(target: Target) -> float:
 
 
 def test_a_search_over_precisions_and_two_targets(workspace: Workspace, data: Path):
-    supernet, notes = tiny_supernet(), Notes()
+    supernet, notes = tiny_supernet(), Listener()
     here = target_here(latency_ms=middle_ms(FAR), device="cpu", precisions=PRECISIONS, threads=1)
     far_ms = 0.8 * middle_ms(FAR)
     far = target_of_workspace(

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
+from listener import Listener
 from tiny import GEOMETRY, randomised_sam, tiny_supernet
 
 from hwsearch.errors import ProfileError
@@ -124,16 +125,6 @@ def test_two_sessions_that_begin_an_empty_profile_hang_on_one_anchor(tmp_path, m
     assert slower.profile.measurements == (measured["other"], row)
 
 
-class Hears(SilentProgress):
-    """Keeps what is logged."""
-
-    def __init__(self):
-        self.lines = []
-
-    def log(self, message):
-        self.lines.append(message)
-
-
 @pytest.mark.parametrize(("times_failed", "is_told"), [(1, False), (2, True)])
 def test_what_fails_gets_one_other_chance(tmp_path, monkeypatch, times_failed, is_told):
     """Memory that lacked for a moment is no reason to end a search."""
@@ -163,7 +154,7 @@ def test_what_fails_gets_one_other_chance(tmp_path, monkeypatch, times_failed, i
 @pytest.mark.parametrize(("slowness", "is_told"), [(1.0, False), (3.0, True), (0.3, True)])
 def test_another_speed_than_the_profile_s_is_told(tmp_path, monkeypatch, slowness, is_told):
     """Figures go on in the scale of the first session, which may be another machine's."""
-    progress = Hears()
+    progress = Listener()
     watch = stopwatch(tmp_path, progress=progress)
     largest = watch.supernet.space.largest
 
