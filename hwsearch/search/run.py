@@ -22,7 +22,7 @@ from hwsearch.search.infeasible import explain, sentence
 from hwsearch.search.moves import fastest
 from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
 from hwsearch.search.rounds import Round
-from hwsearch.search.stretch import expected_better
+from hwsearch.search.stretch import challengers
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import verify_front
 
@@ -185,7 +185,7 @@ def run_search(
         run_trials(subnets, first_trials + number * math.ceil(trials / 10), progress=progress)
 
     def stretch(tried: Mapping[Deployment, float], pick: Deployment) -> dict[Deployment, float]:
-        better = expected_better(
+        found = challengers(
             space,
             tried,
             pick,
@@ -193,7 +193,7 @@ def run_search(
             at_best=limits.cost_of(lambda some: at_best(objectives, some, rounds[0].table)),
             limit=limits.cost,
         )
-        return {one: objectives.evaluate(one) for one in better}
+        return {one: objectives.evaluate(one) for one in found}
 
     def keep(measured: Round) -> None:
         rounds.append(measured)

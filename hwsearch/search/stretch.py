@@ -17,10 +17,11 @@ from hwsearch.search.steps import informed_steps
 from hwsearch.search.surrogate import features, fit_surrogate
 
 MOST = 4  # deployments at a time
-PARENTS, CLIMBS = 6, 3  # the best so far are stepped from, so often
+PARENTS, CLIMBS = 6, 3  # the most promising so far are stepped from, so often
+DOUBT = 2.0  # deviations by which the expectation may err
 
 
-def expected_better(
+def challengers(
     space: DeploymentSpace,
     judged: Mapping[Deployment, float],
     pick: Deployment,
@@ -29,7 +30,11 @@ def expected_better(
     at_best: Cost,
     limit: float,
 ) -> list[Deployment]:
-    """Untried deployments near a pick that are expected to be more accurate, and may fit.
+    """Untried deployments near a pick that may be more accurate, and may fit.
+
+    All that two steps lead to is looked at, for a step that fits may lie behind one that does not;
+    what promises most there is stepped from again. A deployment counts where its expected accuracy
+    and `DOUBT` deviations reach beyond the pick's.
 
     Args:
         space: where all deployments come from.
@@ -46,20 +51,27 @@ def expected_better(
     known = features(space, tried, upper(tried))
     surrogate = fit_surrogate(known, np.array([judged[one] for one in tried]))
     expected: dict[Deployment, float] = {}
-    parents = [pick]
+    hopeful: list[Deployment] = []
+    parents = [pick, *_neighbourhood(space, [pick])]
     for _ in range(CLIMBS):
-        steps = (
-            step
-            for one in parents
-            for step in (*space.neighbours(one), *informed_steps(space, one))
-            if step not in judged and step not in expected
-        )
-        fitting = _within(list(dict.fromkeys(steps)), at_best, limit)
+        steps = _neighbourhood(space, parents)
+        new = [step for step in steps if step not in judged and step not in expected]
+        fitting = _within(new, at_best, limit)
         if fitting:
-            means, _ = surrogate.predict(features(space, fitting, upper(fitting)))
+            means, deviations = surrogate.predict(features(space, fitting, upper(fitting)))
             expected |= dict(zip(fitting, means.tolist(), strict=True))
+            promising = means + DOUBT * deviations > judged[pick]
+            hopeful += [fitting[place] for place in np.flatnonzero(promising)]
         parents = sorted(expected, key=expected.__getitem__, reverse=True)[:PARENTS]
-    return [one for one in parents if expected[one] > judged[pick]][:MOST]
+    return sorted(hopeful, key=expected.__getitem__, reverse=True)[:MOST]
+
+
+def _neighbourhood(space: DeploymentSpace, parents: list[Deployment]) -> list[Deployment]:
+    """What is one step from any of these."""
+    steps = (
+        step for one in parents for step in (*space.neighbours(one), *informed_steps(space, one))
+    )
+    return list(dict.fromkeys(steps))
 
 
 def _within(options: list[Deployment], cost: Cost, limit: float) -> list[Deployment]:
