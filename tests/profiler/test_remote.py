@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import re
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -215,22 +215,24 @@ def test_a_closed_worker_is_gone_and_says_so(tmp_path: Path, nursery: Nursery) -
         runner.time(IMAGE, 1)
 
 
+def be_a_session(processes: Connection, folder: Path) -> None:
+    """Tell the processes of a session, and wait for a worker that hangs."""
+    nursery = Nursery(open_runner)
+    waiting, hanging = (Worker(nursery, deadline_s=100) for _ in range(2))
+    processes.send([waiting.process, hanging.process, nursery_process(nursery, waiting).pid])
+    hanging.open(troubled(folder, 0, "hang", "open").encoder)
+
+
 def test_nobody_outlives_a_session_that_is_killed(tmp_path: Path) -> None:
     """Neither a worker that waits nor one that hangs, and not the nursery."""
-    told, tells = os.pipe()
-    session = os.fork()
-    if session == 0:
-        nursery = Nursery(open_runner)
-        waiting, hanging = (Worker(nursery, deadline_s=100) for _ in range(2))
-        processes = [waiting.process, hanging.process, nursery_process(nursery, waiting).pid]
-        os.write(tells, json.dumps(processes).encode())
-        hanging.open(troubled(tmp_path, 0, "hang", "open").encoder)
-        os._exit(1)
-    os.close(tells)
-    processes = [psutil.Process(number) for number in json.loads(os.read(told, 1000))]
-    os.close(told)
+    context = multiprocessing.get_context("spawn")
+    told, tells = context.Pipe(duplex=False)
+    session = context.Process(target=be_a_session, args=(tells, tmp_path))
+    session.start()
+    tells.close()
+    processes = [psutil.Process(number) for number in told.recv()]
     time.sleep(0.3)
-    assert len([process for process in processes if process.is_running()]) == 3
-    os.kill(session, signal.SIGKILL)
-    os.waitpid(session, 0)
+    assert all(process.is_running() for process in processes)
+    session.kill()
+    session.join()
     assert all(gone(process) for process in processes)
