@@ -26,7 +26,7 @@ def described(
     Args:
         mious: accuracies.
         measured_ms: the latencies of those that were measured, one a target; NaN where a target
-            can't be measured.
+            can't be measured, infinity where a deployment can't be run.
         objectives: predict the others.
         geometry: the full encoder's sizes.
     """
@@ -39,7 +39,7 @@ def described(
             TargetLatency(
                 predicted_ms=float(predicted),
                 upper_ms=float(upper),
-                latency_ms=None if measured is None or math.isnan(measured) else measured,
+                latency_ms=None if measured is None or not math.isfinite(measured) else measured,
             )
             for predicted, upper, measured in zip(
                 predicted_ms[place],

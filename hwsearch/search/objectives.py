@@ -32,9 +32,10 @@ class Objectives:
         predict: predicted latencies in milliseconds, shape (n, targets).
         upper: one-sided upper bounds of the latencies in milliseconds, shape (n, targets).
         measure: measured latencies in milliseconds, shape (n, targets), comparable with all others
-            that it gave. NaN where a target can't be measured, never in the first column.
+            that it gave. NaN where a target can't be measured, never in the first column; infinity
+            where a deployment can't be run.
         refit: takes new measurements, shape (n, targets), so that `predict` and `upper` answer
-            better from then on.
+            better from then on; what is not finite tells nothing.
     """
 
     evaluate: Evaluate

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ConfigDict
 from scipy.special import stdtrit
 
 from hwsearch.records import Deployment, Record
@@ -17,18 +17,22 @@ from hwsearch.records import Deployment, Record
 OCCASIONS = 4  # so often is measured what lies closely within its limit
 CONFIDENCE = 0.9  # with which the mean of all occasions is below the figure that counts
 
-# JSON has no NaN.
-Unknown = Annotated[float, BeforeValidator(lambda ms: math.nan if ms is None else ms)]
+# JSON has neither NaN nor infinity; earlier versions wrote null for the former.
+Latency = Annotated[float, BeforeValidator(lambda ms: math.nan if ms is None else ms)]
 
 
 class Round(Record):
-    """What was measured on one occasion: latencies in ms, one a target, NaN where unknown.
+    """What was measured on one occasion: latencies in ms, one a target.
+
+    They are NaN where a target can't be measured, and infinite where a deployment can't be run.
 
     `missed` tells whether a pick missed its limit, so that more trials followed. `beside` are the
     deployments that were judged for this round though they are no trials of the study.
     """
 
-    latencies_ms: tuple[tuple[Deployment, tuple[Unknown, ...]], ...]
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    latencies_ms: tuple[tuple[Deployment, tuple[Latency, ...]], ...]
     missed: bool = False
     beside: tuple[Deployment, ...] = ()
 
@@ -61,8 +65,9 @@ def careful_ms(rounds: Iterable[Round]) -> dict[Deployment, tuple[float, ...]]:
         for deployment, row in zip(one.deployments, one.table, strict=True):
             measured[deployment].append(row)
     means = {deployment: np.mean(rows, axis=0) for deployment, rows in measured.items()}
-    squares = [((rows / means[one] - 1) ** 2).sum(axis=0) for one, rows in measured.items()]
-    freedom = sum(len(rows) - 1 for rows in measured.values())
+    timed = {one: rows for one, rows in measured.items() if not np.isinf(rows).any()}
+    squares = [((rows / means[one] - 1) ** 2).sum(axis=0) for one, rows in timed.items()]
+    freedom = sum(len(rows) - 1 for rows in timed.values())
     if not freedom:
         return {deployment: tuple(mean.tolist()) for deployment, mean in means.items()}
     spread = np.sqrt(np.sum(squares, axis=0) / freedom)

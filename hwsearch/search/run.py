@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from pydantic import PositiveInt
 
-from hwsearch.errors import InfeasibleError, UsageError
+from hwsearch.errors import InfeasibleError, ProfileError, UsageError
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Deployment, Record, SamGeometry, Scope, short_digest
 from hwsearch.results import Candidate
@@ -148,6 +148,7 @@ def run_search(
         InfeasibleError: nothing meets the targets; the message names the nearest.
         UsageError: the storage can't be used, the study was made for another purpose, or `trials`
             or a limit is not positive.
+        ProfileError: not even the smallest deployment can be run.
         DataError: an accuracy came out as no number between 0 and 1.
     """
     if trials < 1:
@@ -213,7 +214,8 @@ def run_search(
     found = judged()
     mious = found | {c: objectives.evaluate(c) for c in measured_ms if c not in found}
     candidates = described(mious, measured_ms, objectives=objectives, geometry=geometry)
-    front = measured_front(candidates, limits)
+    runnable = [row for row in candidates if math.inf not in measured_ms.get(row.deployment, ())]
+    front = measured_front(runnable, limits)
     if not front:  # what met the limits at first did not when it was timed again
         subnets.keep_rounds([])  # on a machine that rests, the same search may find what fits
         raise _nothing_fits(
@@ -243,11 +245,17 @@ def _measure_lowest(
 
     Raises:
         InfeasibleError: neither meets the targets, so no trial would.
+        ProfileError: neither can be run.
     """
     predicted_cost = limits.cost_of(objectives.predict)
     lowest = list(dict.fromkeys([space.smallest, fastest(space, cost=predicted_cost)]))
     progress.log("Measuring the smallest subnet: does anything meet the target?")
     measured_ms = objectives.measure(lowest)
+    if np.isinf(measured_ms).any(axis=1).all():
+        raise ProfileError(
+            "Neither the smallest subnet nor the one predicted to be fastest could be timed, so "
+            "that there is nothing to search: the warnings above say why."
+        )
     found = dict(zip(lowest, map(tuple, measured_ms.tolist()), strict=True))
     if not limits.met(what_counts(measured_ms, objectives.upper(lowest))).any():
         raise _nothing_fits(

@@ -60,7 +60,9 @@ class SearchLatencies:
         )
 
     def measure(self, chosen: Sequence[Deployment]) -> Floats:
-        """Measured latencies in milliseconds, (n, targets); NaN where this machine can't measure.
+        """Measured latencies in milliseconds, (n, targets).
+
+        NaN where this machine can't measure, infinity where the deployment can't be run.
 
         On each target, deployments of one precision are timed in interleaved groups, all of them
         against the same reference.
@@ -77,7 +79,7 @@ class SearchLatencies:
         return self._table(chosen, timed)
 
     def refit(self, chosen: Sequence[Deployment], latencies_ms: Floats) -> None:
-        """Take further measurements into account, (n, targets) in milliseconds or NaN."""
+        """Take further measurements into account, (n, targets), as `measure` gives them."""
         for column, target, rows in self._groups(chosen):
             known = [row for row in rows if np.isfinite(latencies_ms[row, column])]
             if known:

@@ -103,8 +103,7 @@ def summary_lines(result: SearchResult) -> list[str]:
         f"{result.trials} subnets tried for {result.target_latency_ms:.4g} ms on "
         f"{result.target.name}.",
         _line("largest", largest, result),
-        _line("pick", pick, result) + f" ({_less(pick.params, largest.params)} smaller, "
-        f"{_less(pick.latency_ms or 0.0, largest.latency_ms or 1.0)} faster)",
+        _line("pick", pick, result) + f" ({', '.join(_savings(pick, largest))})",
         f"  predicted {pick.predicted_ms:.2f} ms, at most {pick.upper_ms:.2f} ms; "
         f"predictor '{result.predictor_model}', cross-validated error "
         f"{result.predictor_mape_percent:.2f} %, noise floor "
@@ -158,8 +157,20 @@ def _line(name: str, candidate: Candidate, result: SearchResult) -> str:
     return (
         f"{name:8} mIoU {candidate.miou:.4f} ({result.split}), {candidate.miou_final:.4f} "
         f"({result.final_split}); encoder {candidate.params / 1e6:.2f} M parameters, "
-        f"{candidate.macs / 1e9:.3g} GMACs; {candidate.latency_ms:.2f} ms measured"
+        f"{candidate.macs / 1e9:.3g} GMACs; "
+        + (
+            "not timed"
+            if candidate.latency_ms is None
+            else f"{candidate.latency_ms:.2f} ms measured"
+        )
     )
+
+
+def _savings(pick: Candidate, largest: Candidate) -> list[str]:
+    smaller = f"{_less(pick.params, largest.params)} smaller"
+    if pick.latency_ms is None or largest.latency_ms is None:
+        return [smaller]
+    return [smaller, f"{_less(pick.latency_ms, largest.latency_ms)} faster"]
 
 
 def _less(value: float, whole: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,8 +88,12 @@ class Stopwatch:
     def latencies_ms(self, configs: Sequence[SubnetConfig]) -> list[float]:
         """Measure subnets, once more where one failed or the machine was too restless to trust it.
 
+        Returns:
+            Milliseconds; infinity, and a warning, for what can't be timed, as where a model does
+            not fit into the device's memory.
+
         Raises:
-            ProfileError: one of them, or the reference, can't be run.
+            ProfileError: the reference can't be run.
         """
         found: dict[str, Measurement] = {}
         failures: Counter[str] = Counter()
@@ -100,8 +105,12 @@ class Stopwatch:
             measured = self.measure_all(again)
             found |= {row.subnet_id: row for row in measured}
             failures.update(row.subnet_id for row in measured if row.error is not None)
-        self._report([found[config.id] for config in configs])
-        return [found[config.id].latency_ms() for config in configs]
+        measured = [found[config.id] for config in configs]
+        for row in measured:
+            if row.error is not None:
+                self.progress.log(f"Warning: {_untimed(row)}")
+        self._report([row for row in measured if row.error is None])
+        return [math.inf if row.error is not None else row.latency_ms() for row in measured]
 
     def time_files(self, subject: Subject) -> Measurement:
         """Measure the very files of a subject, as often as `latencies_ms` would.
@@ -116,6 +125,8 @@ class Stopwatch:
                 failures += measurement.error is not None
                 if steady(measurement) or failures == MOST_FAILURES:
                     break
+        if measurement.error is not None:
+            raise ProfileError(_untimed(measurement))
         self._report([measurement])
         return measurement
 
@@ -210,11 +221,6 @@ class Stopwatch:
         )
 
     def _report(self, measurements: Sequence[Measurement]) -> None:
-        for measurement in measurements:
-            if measurement.error is not None:
-                raise ProfileError(
-                    f"Subnet {measurement.subnet_id} could not be timed: {measurement.error}"
-                )
         drifted = sum(measurement.drifted for measurement in measurements)
         if drifted:
             self.progress.log(
@@ -306,6 +312,10 @@ def _steady_counts(profile: Profile) -> dict[str, int]:
         if steady(measurement):
             counts[measurement.subnet_id] = counts.get(measurement.subnet_id, 0) + 1
     return counts
+
+
+def _untimed(measurement: Measurement) -> str:
+    return f"Subnet {measurement.subnet_id} could not be timed: {measurement.error}"
 
 
 def _describe(report: SessionReport) -> str:

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,29 @@ def test_targets_have_spreads_of_their_own_and_one_may_be_unknown(deployments: l
     assert row[0] == pytest.approx(10.0)
     assert row[1] > 21.0 * 1.02
     assert np.isnan(row[2])
+
+
+def test_what_could_not_be_run_once_counts_as_such_and_spoils_no_other(
+    deployments: list[Deployment],
+):
+    """Here the first of two, on the first of two targets."""
+    fails = np.array([[[np.inf, 20.0], [30.0, 40.0]], [[11.0, 20.0], [31.0, 40.5]]])
+    known = careful_ms(rounds_of(deployments[:2], np.concatenate([fails, fails])))
+    runs = careful_ms(rounds_of(deployments[1:2], np.concatenate([fails, fails])[:, 1:]))
+    assert known[deployments[0]][0] == np.inf
+    assert known[deployments[1]] == pytest.approx(runs[deployments[1]])
+
+
+@pytest.mark.parametrize("kept", ["as it is written", "as earlier versions wrote it"])
+def test_a_round_is_kept_with_what_is_unknown(deployments: list[Deployment], kept: str):
+    (measured,) = rounds_of(deployments[:2], np.array([[[1.5, np.nan], [np.inf, 2.5]]]))
+    text = measured.to_json()
+    if kept != "as it is written":
+        text = text.replace('"NaN"', "null")
+    read = Round.from_json(text)
+    assert read.deployments == deployments[:2]
+    assert np.array_equal(read.table, measured.table, equal_nan=True)
+    json.loads(text, parse_constant=pytest.fail)
 
 
 @pytest.mark.parametrize("together", [1, 7, 100])

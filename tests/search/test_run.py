@@ -1,5 +1,5 @@
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from laboratory import (
     law_ms_of_wide_layers,
 )
 
-from hwsearch.errors import DataError, InfeasibleError, UsageError
+from hwsearch.errors import DataError, InfeasibleError, ProfileError, UsageError
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.study import StudyIdentity, SubnetStudy
@@ -75,6 +75,57 @@ def test_one_deployment_meets_every_target(search: Search, deployments: list[Dep
         assert row.latency_ms == law_ms(row.deployment) <= 18.0
         (further,) = row.further_targets
         assert further.latency_ms == law_ms_of_wide_layers(row.deployment) <= 14.0
+
+
+class WithoutMemory(Lab):
+    """Two devices, the second of which runs nothing that is wide and large."""
+
+    def measure(self, deployments: Sequence[Deployment]) -> np.ndarray:
+        measured_ms = super().measure(deployments)
+        measured_ms[[self.is_too_much(one) for one in deployments], -1] = np.inf
+        return measured_ms
+
+    def refit(self, deployments: Sequence[Deployment], latencies_ms: np.ndarray) -> None:
+        super().refit(deployments, latencies_ms)
+        assert not np.isnan(latencies_ms).any()
+
+    @staticmethod
+    def is_too_much(deployment: Deployment) -> bool:
+        return deployment.subnet.resolution == 64 and deployment.subnet.depth > 2
+
+
+@pytest.mark.parametrize("laws", [(law_ms,), (law_ms, law_ms_of_wide_layers)])
+def test_what_does_not_run_is_no_pick_and_ends_no_search(
+    search: Search, deployments: list[Deployment], laws: tuple[Callable[[Deployment], float], ...]
+):
+    lab = WithoutMemory(laws=laws)
+    limits_ms = (30.0, 40.0)[: len(laws)]
+    outcome = search(lab, *limits_ms, trials=30)
+    tried = {one for session in lab.sessions for one in session}
+    assert any(map(lab.is_too_much, tried))
+    assert not any(lab.is_too_much(row.deployment) for row in outcome.front)
+    reachable = max(
+        law_miou(one)
+        for one in deployments
+        if not lab.is_too_much(one)
+        and all(1.02 * law(one) <= limit for law, limit in zip(laws, limits_ms, strict=True))
+    )
+    assert outcome.pick.miou >= reachable - 0.01
+    largest = outcome.largest
+    latencies_ms = [largest.latency_ms, *(row.latency_ms for row in largest.further_targets)]
+    assert latencies_ms[-1] is None
+    assert None not in latencies_ms[:-1]
+    assert search(lab, *limits_ms, trials=30) == outcome
+
+
+def test_a_device_that_runs_nothing_has_nothing_to_search(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+):
+    lab = WithoutMemory()
+    monkeypatch.setattr(lab, "is_too_much", lambda _: True)
+    with pytest.raises(ProfileError, match="nor the one predicted to be fastest could be timed"):
+        search(lab, TARGET_MS)
+    assert lab.evaluated == []
 
 
 def test_precision_is_a_choice_like_any_other(search: Search, lab: Lab):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from hwsearch.records import Precision, SubnetConfig, Target
 from hwsearch.runtime.devices import resolve_target
 from hwsearch.search.storage import open_storage
 from hwsearch.workflow.prepare import SearchRequest
+from hwsearch.workflow.report import result_summary, summary_lines
 from hwsearch.workflow.search import load_study, search_subnets
 from hwsearch.workflow.targets import SearchTarget, target_here, target_of_workspace
 from hwsearch.workflow.timing import Stopwatch
@@ -126,6 +128,31 @@ def test_a_search_over_precisions_and_two_targets(workspace: Workspace, data: Pa
         assert on_board.upper_ms <= far_ms
     judged = load_study(workspace, "both").candidates
     assert {row.precision for row in judged} == set(PRECISIONS)
+
+
+def test_a_largest_subnet_that_the_device_can_t_run_is_reported_as_such(
+    workspace: Workspace, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As where the full model does not fit into its memory: the reason to search at all."""
+    here = target_here(latency_ms=middle_ms(FAR), device="cpu", threads=1)
+    largest, measure = tiny_supernet().space.largest, Stopwatch.latencies_ms
+
+    def too_large(self: Stopwatch, asked: Sequence[SubnetConfig]) -> list[float]:
+        latencies_ms = measure(self, asked)
+        return [
+            math.inf if config == largest else latency_ms
+            for config, latency_ms in zip(asked, latencies_ms, strict=True)
+        ]
+
+    monkeypatch.setattr(Stopwatch, "latencies_ms", too_large)
+    result = search_subnets(tiny_supernet(), request([here], data), workspace=workspace)
+    assert result.largest.latency_ms is None
+    assert result.pick.latency_ms <= here.latency_ms
+    words = "\n".join(summary_lines(result))
+    assert "GMACs; not timed" in words
+    assert "smaller)" in words
+    summary = result_summary(result, bundle=None, report=Path("report.html"))
+    assert summary["largest"]["latency_ms"] is None
 
 
 def test_a_search_that_was_stopped_goes_on_with_the_predictor_it_began_with(
