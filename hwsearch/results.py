@@ -31,7 +31,8 @@ class Candidate(Record):
 
     `latency_ms` was measured, or is None, and is never a prediction: the mean of all occasions, and
     where that is close to its limit the mean's one-sided 90 % upper bound. `miou` is the accuracy
-    that the search saw (split `val`), `miou_final` the one on images that it never saw. Of several
+    that the search saw (split `val`), `miou_final` the one on images that it never saw. `runs` is
+    False where it was to be measured and the device could not run it. Of several
     targets the latencies are those of the first; `further_targets` has the others, in their order.
     """
 
@@ -44,6 +45,7 @@ class Candidate(Record):
     predicted_ms: Milliseconds | None = None
     upper_ms: Milliseconds | None = None
     latency_ms: Milliseconds | None = None
+    runs: bool = True
     further_targets: tuple[TargetLatency, ...] = ()
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from hwsearch.errors import ProfileError
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import ProfileStore
 from hwsearch.records import SubnetConfig, short_digest
@@ -27,6 +30,8 @@ def with_latencies(study: Study, rows: list[Row], *, threads: int) -> list[Row]:
         stopwatch = Stopwatch(trained_supernet(study), store, SessionSettings(), study.progress)
         distinct = list(dict.fromkeys(configs.values()))
         measured = stopwatch.latencies_ms(distinct)
+        if not all(map(math.isfinite, measured)):
+            raise ProfileError("Not all subnets of the table could be timed: see the warnings.")
         return {config.id: ms for config, ms in zip(distinct, measured, strict=True)}
 
     ids = short_digest(" ".join(sorted({config.id for config in configs.values()})))

@@ -58,6 +58,7 @@ def described(
                 predicted_ms=first.predicted_ms,
                 upper_ms=first.upper_ms,
                 latency_ms=first.latency_ms,
+                runs=math.inf not in measured_ms.get(deployment, ()),
                 further_targets=tuple(others),
             )
         )
@@ -69,7 +70,7 @@ def measured_front(candidates: Sequence[Candidate], limits: Limits) -> tuple[Can
 
     Where a target can't be measured, the upper bound of the latency there counts.
     """
-    measured = [row for row in candidates if row.latency_ms is not None]
+    measured = [row for row in candidates if row.latency_ms is not None and row.runs]
     latencies = np.array(
         [
             [

@@ -26,7 +26,7 @@ from hwsearch.search.moves import mutate, shrink_to
 from hwsearch.search.objectives import Cost
 from hwsearch.search.pareto import pareto_front
 from hwsearch.search.start import draw_regular
-from hwsearch.search.steps import crossed, informed_steps
+from hwsearch.search.steps import crossed, informed_steps, steps_around
 from hwsearch.search.surrogate import Surrogate, features, fit_surrogate
 
 Array = NDArray[np.float64]
@@ -149,7 +149,7 @@ class _Ranking:
         """The step from the front that gains most if it loses but `TRUST` of what is expected."""
         parents: dict[Deployment, float] = {}  # the best one of each step
         for parent, accuracy in self.front.items():
-            for step in (*self.space.neighbours(parent), *informed_steps(self.space, parent)):
+            for step in steps_around(self.space, parent):
                 if step not in tried:
                     parents[step] = max(accuracy, parents.get(step, 0.0))
         options, costs = self._within(parents)
@@ -203,7 +203,7 @@ def _first_draws(
 def _around(
     space: DeploymentSpace, deployment: Deployment, rng: np.random.Generator
 ) -> list[Deployment]:
-    steps = [*space.neighbours(deployment), *informed_steps(space, deployment)]
+    steps = steps_around(space, deployment)
     return [steps[place] for place in rng.permutation(len(steps))[:MOST_STEPS_TRIED]]
 
 

@@ -58,7 +58,8 @@ def careful_ms(rounds: Iterable[Round]) -> dict[Deployment, tuple[float, ...]]:
     It is the mean of its occasions. Once there were `OCCASIONS` of them it is the mean's one-sided
     upper bound with `CONFIDENCE`, for a limit that the mean just keeps is missed half the time. By
     what share latencies scatter is pooled, for each target, over all that was measured repeatedly;
-    later rounds add to what is known of it, so that earlier figures may still move a little.
+    later rounds add to what is known of it, so that earlier figures may still move a little. What
+    could not be run on one occasion stays infinite.
     """
     measured: dict[Deployment, list[NDArray[np.float64]]] = defaultdict(list)
     for one in rounds:

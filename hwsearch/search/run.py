@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from hwsearch.errors import InfeasibleError, ProfileError, UsageError
@@ -21,7 +22,8 @@ from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.infeasible import explain, sentence
 from hwsearch.search.moves import fastest
 from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
-from hwsearch.search.rounds import Round
+from hwsearch.search.rounds import Round, careful_ms
+from hwsearch.search.runnable import too_much
 from hwsearch.search.stretch import challengers
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import verify_front
@@ -138,8 +140,8 @@ def run_search(
         plan: the study.
         geometry: the full encoder's sizes, for parameters and MACs.
         trials: how many deployments the study judges in all, earlier ones included. Where a
-            measured pick misses the target, up to four tenths more are added; a few more are judged
-            beside the study where a pick leaves much of its target unused.
+            measured pick misses the target, up to four tenths more are added; where a pick
+            leaves much of its target unused, up to four a round are judged beside the study.
         run_trials: brings the study to a number of trials; by default in this process, one after
             the other.
         progress: told what goes on.
@@ -186,12 +188,18 @@ def run_search(
         run_trials(subnets, first_trials + number * math.ceil(trials / 10), progress=progress)
 
     def stretch(tried: Mapping[Deployment, float], pick: Deployment) -> dict[Deployment, float]:
+        beyond = too_much(careful_ms(rounds))
+
+        def may_cost(some: Sequence[Deployment]) -> NDArray[np.float64]:
+            costs = limits.costs(at_best(objectives, some, rounds[0].table))
+            return np.where([beyond(one) for one in some], np.inf, costs)
+
         found = challengers(
             space,
             tried,
             pick,
             upper=limits.cost_of(objectives.upper),
-            at_best=limits.cost_of(lambda some: at_best(objectives, some, rounds[0].table)),
+            at_best=may_cost,
             limit=limits.cost,
         )
         return {one: objectives.evaluate(one) for one in found}
@@ -212,10 +220,10 @@ def run_search(
         progress=progress,
     )
     found = judged()
-    mious = found | {c: objectives.evaluate(c) for c in measured_ms if c not in found}
+    others = [*measured_ms, *(one for measured in rounds for one in measured.beside)]
+    mious = found | {c: objectives.evaluate(c) for c in others if c not in found}
     candidates = described(mious, measured_ms, objectives=objectives, geometry=geometry)
-    runnable = [row for row in candidates if math.inf not in measured_ms.get(row.deployment, ())]
-    front = measured_front(runnable, limits)
+    front = measured_front(candidates, limits)
     if not front:  # what met the limits at first did not when it was timed again
         subnets.keep_rounds([])  # on a machine that rests, the same search may find what fits
         raise _nothing_fits(
@@ -251,11 +259,6 @@ def _measure_lowest(
     lowest = list(dict.fromkeys([space.smallest, fastest(space, cost=predicted_cost)]))
     progress.log("Measuring the smallest subnet: does anything meet the target?")
     measured_ms = objectives.measure(lowest)
-    if np.isinf(measured_ms).any(axis=1).all():
-        raise ProfileError(
-            "Neither the smallest subnet nor the one predicted to be fastest could be timed, so "
-            "that there is nothing to search: the warnings above say why."
-        )
     found = dict(zip(lowest, map(tuple, measured_ms.tolist()), strict=True))
     if not limits.met(what_counts(measured_ms, objectives.upper(lowest))).any():
         raise _nothing_fits(
@@ -278,10 +281,15 @@ def _nothing_fits(
     geometry: SamGeometry,
     targets: Sequence[TargetLimit],
     limits: Limits,
-) -> InfeasibleError:
+) -> InfeasibleError | ProfileError:
     """The error where nothing measured is within the limits: what comes nearest, and why."""
-    deployments = list(measured_ms)
-    table = np.array(list(measured_ms.values()))
+    timed = {one: row for one, row in measured_ms.items() if math.inf not in row}
+    if not timed:
+        return ProfileError(
+            "Neither the smallest subnet nor the one predicted to be fastest could be timed: the "
+            "warnings above say why."
+        )
+    deployments, table = list(timed), np.array(list(timed.values()))
     latencies_ms = what_counts(table, objectives.upper(deployments))
     nearest = int(np.argmin(limits.costs(latencies_ms)))
     why = explain(

@@ -47,6 +47,15 @@ def informed_steps(space: DeploymentSpace, deployment: Deployment) -> list[Deplo
     ]
 
 
+def steps_around(space: DeploymentSpace, deployment: Deployment) -> list[Deployment]:
+    """All that is one step away: in a single choice, or in what belongs together.
+
+    Raises:
+        UsageError: the deployment is not in the space.
+    """
+    return [*space.neighbours(deployment), *informed_steps(space, deployment)]
+
+
 def crossed(
     space: DeploymentSpace, one: Deployment, other: Deployment, *, rng: np.random.Generator
 ) -> Deployment:

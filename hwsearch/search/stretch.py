@@ -13,7 +13,7 @@ import numpy as np
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import Cost
-from hwsearch.search.steps import informed_steps
+from hwsearch.search.steps import steps_around
 from hwsearch.search.surrogate import features, fit_surrogate
 
 MOST = 4  # deployments at a time
@@ -68,10 +68,7 @@ def challengers(
 
 def _neighbourhood(space: DeploymentSpace, parents: list[Deployment]) -> list[Deployment]:
     """What is one step from any of these."""
-    steps = (
-        step for one in parents for step in (*space.neighbours(one), *informed_steps(space, one))
-    )
-    return list(dict.fromkeys(steps))
+    return list(dict.fromkeys(step for one in parents for step in steps_around(space, one)))
 
 
 def _within(options: list[Deployment], cost: Cost, limit: float) -> list[Deployment]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from hwsearch.records import Deployment
 from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
 from hwsearch.search.pareto import pareto_front
 from hwsearch.search.rounds import OCCASIONS, Round, careful_ms, occasions
+from hwsearch.search.runnable import too_much
 
 BEST = 4  # this many of the most accurate subnets are measured in a round,
 SPREAD = 3  # and this many along the rest of the front, so that what is reported has no gap,
@@ -45,7 +47,7 @@ def verify_front(
     ones that may turn out to fit, though their upper bound does not; and again, on `OCCASIONS` in
     all, what was measured closely within its limit. Where a pick misses its limit, more trials are
     run with the corrected predictor. The last rounds take nothing new, so that all that lies close
-    to its limit is confirmed.
+    to its limit is confirmed. What can't be run is not tried again, nor is what is larger still.
 
     Args:
         judged: gives the mIoU of every deployment tried so far.
@@ -62,7 +64,8 @@ def verify_front(
 
     Returns:
         The latencies that count (`careful_ms`) of all that was measured, in milliseconds and one a
-        target, those of `rounds` included; NaN where a target can't be measured.
+        target, those of `rounds` included; NaN where a target can't be measured, infinity where
+        the device could not run it on one of its occasions.
     """
     done = list(rounds)
     known = careful_ms(done)
@@ -74,10 +77,16 @@ def verify_front(
     extra = [config for config in companions if config not in known]
     changing = False
     for number in range(max(len(rounds), 1), ROUNDS + 1):
-        found = {**judged(), **stretched}
+        beyond, tried = too_much(known), {**judged(), **stretched}
+        found = {one: miou for one, miou in tried.items() if one in known or not beyond(one)}
         front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
         beside: Accuracies = {}
-        if stretch and front and _leaves_room(front[0], known, objectives, limits):
+        if (
+            number <= NEWCOMERS
+            and stretch
+            and front
+            and _leaves_room(front[0], known, objectives, limits)
+        ):
             beside = stretch(found, front[0])
             stretched |= beside
             found |= beside
@@ -99,7 +108,8 @@ def verify_front(
         known = careful_ms([*done, measured])
         objectives.refit(batch, latencies)
         extra = []
-        missed = [config for config in picks if not _fits(config, known, objectives, limits)]
+        ran = [config for config in picks if math.inf not in known[config]]
+        missed = [config for config in ran if not _fits(config, known, objectives, limits)]
         done.append(measured.model_copy(update={"missed": bool(missed), "beside": tuple(beside)}))
         keep(done[-1])
         if missed:

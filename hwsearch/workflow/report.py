@@ -150,6 +150,7 @@ def _figures(candidate: Candidate) -> dict[str, object]:
         "params": candidate.params,
         "macs": candidate.macs,
         "latency_ms": candidate.latency_ms,
+        "runs": candidate.runs,
     }
 
 
@@ -159,7 +160,7 @@ def _line(name: str, candidate: Candidate, result: SearchResult) -> str:
         f"({result.final_split}); encoder {candidate.params / 1e6:.2f} M parameters, "
         f"{candidate.macs / 1e9:.3g} GMACs; "
         + (
-            "not timed"
+            "can't be run here"
             if candidate.latency_ms is None
             else f"{candidate.latency_ms:.2f} ms measured"
         )

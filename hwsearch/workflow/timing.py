@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -88,6 +87,8 @@ class Stopwatch:
     def latencies_ms(self, configs: Sequence[SubnetConfig]) -> list[float]:
         """Measure subnets, once more where one failed or the machine was too restless to trust it.
 
+        What failed is timed alone then, for its group may have been what filled the memory.
+
         Returns:
             Milliseconds; infinity, and a warning, for what can't be timed, as where a model does
             not fit into the device's memory.
@@ -95,17 +96,14 @@ class Stopwatch:
         Raises:
             ProfileError: the reference can't be run.
         """
-        found: dict[str, Measurement] = {}
-        failures: Counter[str] = Counter()
+        rows: dict[str, list[Measurement]] = {config.id: [] for config in configs}
         for _ in range(ATTEMPTS):
-            missing = [config for config in configs if not steady(found.get(config.id))]
-            again = [config for config in missing if failures[config.id] < MOST_FAILURES]
-            if not again:
-                break
-            measured = self.measure_all(again)
-            found |= {row.subnet_id: row for row in measured}
-            failures.update(row.subnet_id for row in measured if row.error is not None)
-        measured = [found[config.id] for config in configs]
+            again = [config for config in configs if not _settled(rows[config.id])]
+            failed = [config for config in again if _failures(rows[config.id])]
+            others = [config for config in again if config not in failed]
+            for row in (*self.measure_all(others), *self._one_by_one.measure_all(failed)):
+                rows[row.subnet_id].append(row)
+        measured = [_latest(rows[config.id]) for config in configs]
         for row in measured:
             if row.error is not None:
                 self.progress.log(f"Warning: {_untimed(row)}")
@@ -119,12 +117,11 @@ class Stopwatch:
             ProfileError: they, or the reference, can't be run.
         """
         with self._exported([self.reference]) as (reference,), _to_open(subject, self) as files:
-            failures = 0
+            rows: list[Measurement] = []
             for _ in range(ATTEMPTS):
-                (measurement,) = self.time([files], reference=reference)
-                failures += measurement.error is not None
-                if steady(measurement) or failures == MOST_FAILURES:
-                    break
+                if not _settled(rows):
+                    rows += self.time([files], reference=reference)
+        measurement = _latest(rows)
         if measurement.error is not None:
             raise ProfileError(_untimed(measurement))
         self._report([measurement])
@@ -164,6 +161,10 @@ class Stopwatch:
         """All layers at full width, at the lowest resolution: neither the slowest nor a toy."""
         space = self.supernet.space
         return space.largest.model_copy(update={"resolution": space.resolutions[0]})
+
+    @property
+    def _one_by_one(self) -> Stopwatch:
+        return replace(self, settings=replace(self.settings, group_size=1))
 
     def _exported(self, configs: Sequence[SubnetConfig]) -> AbstractContextManager[list[Subject]]:
         kept = {self.reference: self._reference_folder} if is_on_gpu(self.store.target) else {}
@@ -312,6 +313,20 @@ def _steady_counts(profile: Profile) -> dict[str, int]:
         if steady(measurement):
             counts[measurement.subnet_id] = counts.get(measurement.subnet_id, 0) + 1
     return counts
+
+
+def _settled(rows: Sequence[Measurement]) -> bool:
+    """Whether a subnet needs no other attempt."""
+    return any(map(steady, rows)) or _failures(rows) >= MOST_FAILURES
+
+
+def _failures(rows: Sequence[Measurement]) -> int:
+    return sum(row.error is not None for row in rows)
+
+
+def _latest(rows: Sequence[Measurement]) -> Measurement:
+    """The latest with a latency, if a marked one; where all failed, the latest failure."""
+    return ([row for row in rows if row.error is None] or rows)[-1]
 
 
 def _untimed(measurement: Measurement) -> str:

@@ -227,7 +227,7 @@ def test_nobody_outlives_a_session_that_is_killed(tmp_path: Path) -> None:
     """Neither a worker that waits nor one that hangs, and not the nursery."""
     context = multiprocessing.get_context("spawn")
     told, tells = context.Pipe(duplex=False)
-    session = context.Process(target=be_a_session, args=(tells, tmp_path))
+    session = context.Process(target=be_a_session, args=(tells, tmp_path), daemon=True)
     session.start()
     tells.close()
     processes = [psutil.Process(number) for number in told.recv()]

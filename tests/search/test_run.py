@@ -103,6 +103,9 @@ def test_what_does_not_run_is_no_pick_and_ends_no_search(
     outcome = search(lab, *limits_ms, trials=30)
     tried = {one for session in lab.sessions for one in session}
     assert any(map(lab.is_too_much, tried))
+    timed_in_vain = [one for session in lab.sessions for one in session if lab.is_too_much(one)]
+    assert len(timed_in_vain) <= 12
+    assert outcome.trials == 30
     assert not any(lab.is_too_much(row.deployment) for row in outcome.front)
     reachable = max(
         law_miou(one)
@@ -112,6 +115,7 @@ def test_what_does_not_run_is_no_pick_and_ends_no_search(
     )
     assert outcome.pick.miou >= reachable - 0.01
     largest = outcome.largest
+    assert not largest.runs
     latencies_ms = [largest.latency_ms, *(row.latency_ms for row in largest.further_targets)]
     assert latencies_ms[-1] is None
     assert None not in latencies_ms[:-1]

@@ -62,7 +62,8 @@ def test_a_step_that_fits_is_found_behind_one_that_does_not(
     ]
     for pick in stuck:
         no_better = {one: law[0](one) for one in within if law[0](one) <= law[0](pick)}
-        assert challengers_of_the_best(space, lab, no_better)
+        found = challengers_of_the_best(space, lab, no_better)
+        assert any(law[0](one) > law[0](pick) and one not in steps[pick] for one in found)
     assert stuck
 
 

@@ -149,10 +149,11 @@ def test_a_largest_subnet_that_the_device_can_t_run_is_reported_as_such(
     assert result.largest.latency_ms is None
     assert result.pick.latency_ms <= here.latency_ms
     words = "\n".join(summary_lines(result))
-    assert "GMACs; not timed" in words
+    assert "GMACs; can't be run here" in words
     assert "smaller)" in words
     summary = result_summary(result, bundle=None, report=Path("report.html"))
-    assert summary["largest"]["latency_ms"] is None
+    assert (summary["largest"]["latency_ms"], summary["largest"]["runs"]) == (None, False)
+    assert summary["pick"]["runs"]
 
 
 def test_a_search_that_was_stopped_goes_on_with_the_predictor_it_began_with(

@@ -56,6 +56,13 @@ def stopwatch(folder, *, supernet=None, progress=None):
     )
 
 
+def failing(on_measurement):
+    """Receives measurements and hands on failures."""
+    latencies = dict.fromkeys(CORRECTED) | {"drift": None}
+    failure = {**latencies, "error": "memory ran out"}
+    return lambda row: on_measurement(row.model_copy(update=failure))
+
+
 def test_a_profile_that_is_stopped_keeps_its_groups_and_its_anchor(tmp_path):
     supernet = tiny_supernet()
     configs = [
@@ -132,17 +139,12 @@ def test_what_fails_gets_one_other_chance(tmp_path, monkeypatch, times_failed, i
     progress = Listener()
     watch = stopwatch(tmp_path, progress=progress)
     largest = watch.supernet.space.largest
-    failures = []
+    sessions = []
 
     def fail_at_first(subjects, *, on_measurement, **conditions):
-        def fail(row):
-            if len(failures) < times_failed:
-                failures.append(row.subnet_id)
-                latencies = dict.fromkeys(CORRECTED) | {"drift": None}
-                row = row.model_copy(update={**latencies, "error": "memory ran out"})
-            on_measurement(row)
-
-        return measure(subjects, on_measurement=fail, **conditions)
+        sessions.append(subjects)
+        keep = failing(on_measurement) if len(sessions) <= times_failed else on_measurement
+        return measure(subjects, on_measurement=keep, **conditions)
 
     monkeypatch.setattr(timing, "measure", fail_at_first)
     (latency_ms,) = watch.latencies_ms([largest])
@@ -150,6 +152,43 @@ def test_what_fails_gets_one_other_chance(tmp_path, monkeypatch, times_failed, i
     assert (latency_ms == math.inf) == is_told == (warning in progress.lines)
     assert latency_ms > 0
     assert len(watch.profile.measurements) == 2
+
+
+def test_what_failed_among_others_is_timed_alone(tmp_path, monkeypatch):
+    """Eight models that are open at once may fill a memory that each of them would fit into."""
+    watch = stopwatch(tmp_path)
+    configs = [watch.supernet.space.largest, watch.supernet.space.smallest]
+    sizes = []
+
+    def measure_one_at_a_time(subjects, *, on_measurement, **conditions):
+        sizes.append(len(subjects))
+        keep = failing(on_measurement) if len(subjects) > 1 else on_measurement
+        return measure(subjects, on_measurement=keep, **conditions)
+
+    monkeypatch.setattr(timing, "measure", measure_one_at_a_time)
+    assert all(map(math.isfinite, watch.latencies_ms(configs)))
+    assert sizes == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("course", "is_known"), [("mff", True), ("fmf", True), ("mmf", True), ("ff", False)]
+)
+def test_a_failure_takes_no_latency_s_place(tmp_path, monkeypatch, course, is_known):
+    """m: marked, for the machine was restless; f: failed."""
+    watch = stopwatch(tmp_path)
+    attempts = iter(course)
+
+    def restless(subjects, *, on_measurement, **conditions):
+        def marked(row):
+            on_measurement(row.model_copy(update={"drifted": True}))
+
+        keep = failing(on_measurement) if next(attempts) == "f" else marked
+        return measure(subjects, on_measurement=keep, **conditions)
+
+    monkeypatch.setattr(timing, "measure", restless)
+    (latency_ms,) = watch.latencies_ms([watch.supernet.space.largest])
+    assert math.isfinite(latency_ms) == is_known
+    assert list(attempts) == []
 
 
 @pytest.mark.parametrize(("slowness", "is_told"), [(1.0, False), (3.0, True), (0.3, True)])
