@@ -169,8 +169,7 @@ def _card(name: str, value: str, note: str) -> str:
 
 def _front(result: SearchResult, candidates: Sequence[Candidate]) -> str:
     known = {row.deployment for row in result.front} | {result.largest.deployment}
-    others = [row for row in candidates if row.deployment not in known]
-    others = [row for row in others if row.runs]
+    others = [row for row in candidates if row.deployment not in known and row.runs]
     trials = [row for row in others if row.latency_ms is None]
     measured = [row for row in others if row.latency_ms is not None]
     chart = draw_chart(
@@ -179,7 +178,7 @@ def _front(result: SearchResult, candidates: Sequence[Candidate]) -> str:
             Series("measured, not on the front", "measured", _points(measured)),
             Series("front, measured", "front", _points(result.front), steps=True),
             Series(
-                "largest, measured" if result.largest.runs else "largest, can't be run",
+                "largest, measured" if result.largest.runs else "largest, which can't be run",
                 "largest",
                 _points([result.largest]),
             ),

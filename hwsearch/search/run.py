@@ -22,7 +22,7 @@ from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.infeasible import explain, sentence
 from hwsearch.search.moves import fastest
 from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
-from hwsearch.search.rounds import Round, careful_ms
+from hwsearch.search.rounds import Round
 from hwsearch.search.runnable import too_much
 from hwsearch.search.stretch import challengers
 from hwsearch.search.study import StudyIdentity, SubnetStudy
@@ -187,8 +187,10 @@ def run_search(
     def search_on(number: int) -> None:
         run_trials(subnets, first_trials + number * math.ceil(trials / 10), progress=progress)
 
+    beside: dict[Deployment, float] = {}
+
     def stretch(tried: Mapping[Deployment, float], pick: Deployment) -> dict[Deployment, float]:
-        beyond = too_much(careful_ms(rounds))
+        beyond = too_much(rounds)
 
         def may_cost(some: Sequence[Deployment]) -> NDArray[np.float64]:
             costs = limits.costs(at_best(objectives, some, rounds[0].table))
@@ -202,7 +204,9 @@ def run_search(
             at_best=may_cost,
             limit=limits.cost,
         )
-        return {one: objectives.evaluate(one) for one in found}
+        mious = {one: objectives.evaluate(one) for one in found}
+        beside.update(mious)
+        return mious
 
     def keep(measured: Round) -> None:
         rounds.append(measured)
@@ -221,7 +225,7 @@ def run_search(
     )
     found = judged()
     others = [*measured_ms, *(one for measured in rounds for one in measured.beside)]
-    mious = found | {c: objectives.evaluate(c) for c in others if c not in found}
+    mious = found | beside | {c: objectives.evaluate(c) for c in others if c not in found}
     candidates = described(mious, measured_ms, objectives=objectives, geometry=geometry)
     front = measured_front(candidates, limits)
     if not front:  # what met the limits at first did not when it was timed again
@@ -281,13 +285,17 @@ def _nothing_fits(
     geometry: SamGeometry,
     targets: Sequence[TargetLimit],
     limits: Limits,
-) -> InfeasibleError | ProfileError:
-    """The error where nothing measured is within the limits: what comes nearest, and why."""
+) -> InfeasibleError:
+    """The error where nothing measured is within the limits: what comes nearest, and why.
+
+    Raises:
+        ProfileError: none of it ran on all occasions.
+    """
     timed = {one: row for one, row in measured_ms.items() if math.inf not in row}
     if not timed:
-        return ProfileError(
-            "Neither the smallest subnet nor the one predicted to be fastest could be timed: the "
-            "warnings above say why."
+        raise ProfileError(
+            f"None of the {len(measured_ms)} subnets measured could be timed each time that it was "
+            "tried: the warnings above say why."
         )
     deployments, table = list(timed), np.array(list(timed.values()))
     latencies_ms = what_counts(table, objectives.upper(deployments))

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 
 from hwsearch.records import Deployment
+from hwsearch.search.rounds import Round
 
 
-def too_much(measured_ms: Mapping[Deployment, Sequence[float]]) -> Callable[[Deployment], bool]:
+def too_much(rounds: Iterable[Round]) -> Callable[[Deployment], bool]:
     """Tells what has all that something has which could not be run, as where memory is short.
 
-    What failed counts only as long as nothing that has all of it did run: it may have failed for
-    another reason than its size.
-
-    Args:
-        measured_ms: latencies, one a target; infinite where the deployment could not be run.
+    What failed counts only as long as neither it nor anything that has all of it ran on some
+    occasion: it may have failed for another reason than its size.
     """
-    failed = [one for one, row in measured_ms.items() if math.inf in row]
-    ran = [one for one, row in measured_ms.items() if math.inf not in row]
-    borders = [one for one in failed if not any(_has_all_of(larger, one) for larger in ran)]
+    rows = [row for measured in rounds for row in measured.latencies_ms]
+    failed = {one for one, latencies_ms in rows if math.inf in latencies_ms}
+    ran = {one for one, latencies_ms in rows if math.inf not in latencies_ms}
+    borders = [one for one in failed if not any(_has_all_of(other, one) for other in ran)]
     return lambda deployment: any(_has_all_of(deployment, border) for border in borders)
 
 

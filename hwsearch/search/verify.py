@@ -77,7 +77,7 @@ def verify_front(
     extra = [config for config in companions if config not in known]
     changing = False
     for number in range(max(len(rounds), 1), ROUNDS + 1):
-        beyond, tried = too_much(known), {**judged(), **stretched}
+        beyond, tried = too_much(done), {**judged(), **stretched}
         found = {one: miou for one, miou in tried.items() if one in known or not beyond(one)}
         front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
         beside: Accuracies = {}

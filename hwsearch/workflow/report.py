@@ -163,6 +163,7 @@ def _line(name: str, candidate: Candidate, result: SearchResult) -> str:
             "can't be run here"
             if candidate.latency_ms is None
             else f"{candidate.latency_ms:.2f} ms measured"
+            + ("" if candidate.runs else ", can't be run on all targets")
         )
     )
 

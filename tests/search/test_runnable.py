@@ -5,9 +5,14 @@ from laboratory import laboratory_space
 
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.rounds import Round
 from hwsearch.search.runnable import too_much
 
-FAILED, RAN = (math.inf,), (1.0,)
+FAILED, RAN = math.inf, 1.0
+
+
+def occasion(measured_ms: dict[Deployment, float]) -> Round:
+    return Round(latencies_ms=tuple((one, (ms,)) for one, ms in measured_ms.items()))
 
 
 @pytest.fixture
@@ -17,12 +22,12 @@ def middle(space: DeploymentSpace) -> Deployment:
 
 
 def test_where_everything_ran_nothing_is_too_much(space: DeploymentSpace, middle: Deployment):
-    assert not too_much({middle: RAN})(space.largest)
-    assert not too_much({})(space.largest)
+    assert not too_much([occasion({middle: RAN})])(space.largest)
+    assert not too_much([])(space.largest)
 
 
 def test_only_what_has_all_of_a_failure_is_too_much(space: DeploymentSpace, middle: Deployment):
-    beyond = too_much({middle: FAILED, space.smallest: RAN})
+    beyond = too_much([occasion({middle: FAILED, space.smallest: RAN})])
     assert beyond(middle)
     assert beyond(space.largest)
     assert not beyond(space.smallest)
@@ -45,12 +50,19 @@ def test_only_what_has_all_of_a_failure_is_too_much(space: DeploymentSpace, midd
 def test_a_failure_that_something_larger_did_not_share_says_nothing_of_others(
     space: DeploymentSpace, middle: Deployment
 ):
-    assert not too_much({middle: FAILED, space.largest: RAN})(middle)
-    assert too_much({middle: FAILED, space.largest: FAILED})(middle)
+    assert not too_much([occasion({middle: FAILED, space.largest: RAN})])(middle)
+    assert too_much([occasion({middle: FAILED, space.largest: FAILED})])(middle)
+
+
+def test_what_ran_on_another_occasion_is_no_border(space: DeploymentSpace, middle: Deployment):
+    """Something else may have filled the memory for a moment."""
+    for occasions in ((RAN, FAILED), (FAILED, RAN)):
+        beyond = too_much([occasion({middle: latency_ms}) for latency_ms in occasions])
+        assert not beyond(space.largest)
 
 
 def test_another_precision_is_another_matter():
     space = laboratory_space("fp32", "int8")
-    beyond = too_much({space.largest: FAILED})
+    beyond = too_much([occasion({space.largest: FAILED})])
     assert not beyond(Deployment(subnet=space.largest.subnet, precision="int8"))
     assert beyond(space.largest)
