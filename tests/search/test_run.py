@@ -77,6 +77,14 @@ def test_one_deployment_meets_every_target(search: Search, deployments: list[Dep
         assert further.latency_ms == law_ms_of_wide_layers(row.deployment) <= 14.0
 
 
+@pytest.mark.parametrize("limit_ms", [16.0, 20.0])
+def test_all_that_was_judged_is_told_of(search: Search, lab: Lab, limit_ms: float):
+    """Also what was judged beside the study, and then was not worth measuring."""
+    outcome = search(lab, limit_ms, trials=8)
+    assert outcome.trials < len(outcome.candidates)
+    assert {row.deployment for row in outcome.candidates} == set(lab.evaluated)
+
+
 class WithoutMemory(Lab):
     """Two devices, the second of which runs nothing that is wide and large."""
 
@@ -120,7 +128,6 @@ def test_what_does_not_run_is_no_pick_and_ends_no_search(
     assert latencies_ms[-1] is None
     assert None not in latencies_ms[:-1]
     assert search(lab, *limits_ms, trials=30) == outcome
-    assert {row.deployment for row in outcome.candidates} == set(lab.evaluated)
 
 
 def test_a_device_that_runs_nothing_has_nothing_to_search(
