@@ -32,8 +32,8 @@ from scipy.stats import kendalltau
 
 from hwsearch.cli.progress import RichProgress
 from hwsearch.errors import HwsearchError
+from hwsearch.predictor.sampling import stratified_sample
 from hwsearch.profiler.conditions import capture_conditions
-from hwsearch.profiler.sampling import stratified_sample
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import Progress

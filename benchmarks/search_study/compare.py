@@ -21,6 +21,7 @@ from hwsearch.files import write_text
 from hwsearch.progress import Progress
 from hwsearch.records import short_digest
 from hwsearch.search.pareto import hypervolume
+from latency_study import sample
 from search_study.samplers import DEFAULT, all_samplers, distinct
 from search_study.table import SearchTable, reference_point
 
@@ -84,7 +85,8 @@ def digest(table: SearchTable) -> str:
     package = Path(hwsearch.__path__[0])
     folders = (package / "search", package / "predictor", Path(__file__).parent)
     files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
-    code = [path.read_text() for path in (*files, package / "space.py", package / "costs.py")]
+    files += [Path(sample.__file__), package / "space.py", package / "costs.py"]
+    code = [path.read_text() for path in files]
     versions = [version(name) for name in ("numpy", "scikit-learn", "optuna", "pymoo")]
     return short_digest(json.dumps([table.to_json(), versions, code]))
 

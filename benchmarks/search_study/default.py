@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.costs import encoder_macs
+from hwsearch.predictor.features import FeatureBuilder
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.sampler import SubnetSampler
+from latency_study.sample import spread_rows
 from search_study.table import SearchTable
 
 Array = NDArray[np.float64]
@@ -33,12 +34,11 @@ class Predicted:
 def fitted_predictor(table: SearchTable, *, seed: int) -> LatencyPredictor:
     """A latency predictor of the restricted space, on a few of the table's latencies.
 
-    The members are spread over MACs, both ends included: no latency tells which to measure.
+    The members are chosen as `hwsearch profile` does: no latency tells which to measure.
     """
     rng = np.random.default_rng([seed, MEASURED])
-    order = np.argsort([encoder_macs(table.geometry, subnet) for subnet in table.subnets])
-    between = [rng.choice(part) for part in np.array_split(order[1:-1], MEASURED - 2)]
-    rows = [int(order[0]), *(int(row) for row in between), int(order[-1])]
+    features = FeatureBuilder(table.geometry).matrix(table.subnets)
+    rows = spread_rows(features, np.arange(len(features)), MEASURED, rng)
     predictor = LatencyPredictor(table.geometry, table.latency.target, table.supernet_id, seed=seed)
     latencies = [table.latencies_ms[row] for row in rows]
     return predictor.fit([table.subnets[row] for row in rows], latencies)

@@ -8,7 +8,11 @@ et al., Annals of Statistics 49, 2021; unlike CV+, the interval is laid round th
 model that was fitted on all rows. So coverage holds in practice, for stable models, not as a
 theorem: CV+ itself would assure 1 - 2·(1 - coverage) and need all the folds' models.
 
-Errors are logarithms of measured over predicted latency: intervals scale with the prediction.
+Errors are logarithms of measured over predicted latency: intervals scale with the prediction. They
+come in units of what the rows that a prediction was made from leave uncertain (`information.py`):
+measured subnets are chosen to differ, so that each, held out, is harder to predict than most new
+ones, and bounds of the plain errors would be too wide. Locally weighted conformal prediction (Lei
+et al., section 5.2) allows any such unit.
 
 Why not a library. MAPIE 1.6 gives the same bound where it gives one (the tests hold the two
 against each other), but refuses 90 % below ten rows, where most few-shot fits are, and has no

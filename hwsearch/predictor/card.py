@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from hwsearch.predictor.calibration import found_coverage, one_sided, two_sided
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.predictor.calibration import found_coverage, two_sided
 from hwsearch.predictor.crossvalidation import CrossValidation, ModelScore
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.records import Target
@@ -123,28 +125,36 @@ def _noise_floor(percent: float | None) -> str:
 
 
 def _interval_table(predictor: LatencyPredictor) -> str:
-    residuals = predictor.choice_.log_residuals
+    scores, configs = predictor.scores_, predictor.configs_
+    predicted = predictor.predict(configs)
     rows = []
     for coverage in COVERAGES:
-        both, upper = two_sided(residuals, coverage), one_sided(residuals, coverage)
+        _, high = predictor.interval(configs, coverage)
+        upper = predictor.upper(configs, coverage)
+        how = (
+            "extrapolated: too few subnets"
+            if two_sided(scores, coverage).extrapolated
+            else "quantile of the errors"
+        )
         rows.append(
             (
                 f"{100 * coverage:.0f} %",
-                f"× or ÷ {_factor(both.log_error)}",
-                f"× {_factor(upper.log_error)}",
-                f"{100 * found_coverage(residuals, coverage):.0f} %",
-                "extrapolated: too few subnets" if both.extrapolated else "quantile of the errors",
+                f"× or ÷ {_median(high / predicted)}",
+                f"× {_median(upper / predicted)}",
+                f"{100 * found_coverage(scores, coverage):.0f} %",
+                how,
             )
         )
     head = ("coverage", "interval", "upper bound", "found out of fold", "how")
     return (
         "Conformal, from the cross-validated errors; they hold for subnets drawn as the measured "
-        "ones were.\n\n" + _table(head, rows)
+        "ones were. The factors are those of the median subnet; of what the measured ones tell "
+        "less, the interval is wider.\n\n" + _table(head, rows)
     )
 
 
-def _factor(log_error: float) -> str:
-    return f"{math.exp(log_error):.3f}"
+def _median(factors: NDArray[np.float64]) -> str:
+    return f"{np.median(factors):.3f}"
 
 
 def _usage(target: Target, folder: str) -> str:

@@ -11,6 +11,7 @@ from hwsearch.errors import PredictorError
 from hwsearch.predictor import calibration
 from hwsearch.predictor.crossvalidation import CrossValidation, ModelChoice, choose_model
 from hwsearch.predictor.features import SCHEMA, FeatureBuilder
+from hwsearch.predictor.information import held_out_spreads, relative_costs, spreads
 from hwsearch.predictor.linear import Regressor
 from hwsearch.predictor.models import LatencyModel, baselines, candidates, model_named
 from hwsearch.predictor.transfer import transfer_candidates
@@ -29,6 +30,7 @@ class LatencyPredictor:
         model_name_: the latency model that cross-validation chose.
         cv_: its cross-validated errors, beside those of the other models and the baselines.
         choice_: the model, its hyper-parameters and its out-of-fold errors.
+        scores_: those errors, each in units of what the other rows leave it, (repeats, n).
         configs_: the distinct subnets that it was fitted on.
         latencies_ms_: their latencies in milliseconds, shape (n,).
 
@@ -47,6 +49,7 @@ class LatencyPredictor:
     model_name_: str
     cv_: CrossValidation
     choice_: ModelChoice
+    scores_: Array
     configs_: tuple[SubnetConfig, ...]
     latencies_ms_: Array
 
@@ -123,6 +126,10 @@ class LatencyPredictor:
         self.model_name_ = choice.model_name
         self.cv_ = choice.cv
         self.choice_ = choice
+        self.scores_ = np.array(choice.log_residuals)
+        if self.source is None:
+            self._fitted_features = features
+            self.scores_ /= held_out_spreads(relative_costs(features, features))
         self.configs_ = distinct
         self.latencies_ms_ = latencies
         return self
@@ -135,24 +142,24 @@ class LatencyPredictor:
             UsageError: a configuration can't be a subnet of this geometry.
         """
         self._check_fitted()
-        if not configs:
-            return np.empty(0)
-        return self._regressor.predict(self._features(configs))
+        return self._with_spreads(configs)[0]
 
     def interval(
         self, configs: Sequence[SubnetConfig], coverage: float = 0.9
     ) -> tuple[Array, Array]:
         """Bounds in milliseconds, each (n,), that hold a share `coverage` of measured latencies.
 
+        The less the fitted rows tell of a subnet, the wider.
+
         Raises:
             PredictorError: the predictor is not fitted.
             UsageError: `coverage` is not between 0 and 1, or a configuration is no subnet.
         """
         self._check_fitted()
-        bound = calibration.two_sided(self.choice_.log_residuals, coverage)
-        predictions = self.predict(configs)
-        factor = float(np.exp(bound.log_error))
-        return predictions / factor, predictions * factor
+        bound = calibration.two_sided(self.scores_, coverage)
+        predictions, wide = self._with_spreads(configs)
+        factors = np.exp(bound.log_error * wide)
+        return predictions / factors, predictions * factors
 
     def upper(self, configs: Sequence[SubnetConfig], coverage: float = 0.9) -> Array:
         """Bounds in milliseconds, (n,), that a share `coverage` of measured latencies stays below.
@@ -164,8 +171,10 @@ class LatencyPredictor:
             UsageError: `coverage` is not between 0 and 1, or a configuration is no subnet.
         """
         self._check_fitted()
-        bound = calibration.one_sided(self.choice_.log_residuals, coverage)
-        return self.predict(configs) * float(np.exp(bound.log_error))
+        bound = calibration.one_sided(self.scores_, coverage)
+        predictions, wide = self._with_spreads(configs)
+        upper: Array = predictions * np.exp(bound.log_error * wide)
+        return upper
 
     def correct(self, configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> LatencyPredictor:
         """A new predictor, fitted on the rows of this one and on further measurements.
@@ -216,6 +225,21 @@ class LatencyPredictor:
             -np.median(self.choice_.log_residuals, axis=0)
         )
         return predictions
+
+    def _with_spreads(self, configs: Sequence[SubnetConfig]) -> tuple[Array, Array]:
+        """Predictions in milliseconds, and how far off they may be in units of the scores.
+
+        With a source all are alike: few numbers are learnt there, not a weight for every cost.
+        """
+        if not configs:
+            return np.empty(0), np.empty(0)
+        features = self._features(configs)
+        predictions = self._regressor.predict(features)
+        if self.source is not None:
+            return predictions, np.ones(len(configs))
+        fitted = self._fitted_features
+        measured, new = (relative_costs(rows, fitted) for rows in (fitted, features))
+        return predictions, spreads(measured, new)
 
     def _models(self, samples: int) -> tuple[LatencyModel, ...]:
         known = candidates(SCHEMA) if samples >= MIN_SAMPLES else ()

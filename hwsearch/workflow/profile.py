@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hwsearch.errors import ProfileError
 from hwsearch.predictor.latency_predictor import MIN_SAMPLES
+from hwsearch.predictor.sampling import stratified_sample
 from hwsearch.profiler.noise import noise_floor
-from hwsearch.profiler.sampling import stratified_sample
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import Profile, ProfileStore
 from hwsearch.progress import Progress, SilentProgress

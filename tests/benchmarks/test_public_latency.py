@@ -19,6 +19,7 @@ NAMES = (
 )
 MODELS = {
     "default",
+    "operator_mean",
     "operator_sum",
     "operator_ridge",
     "operator_process",

@@ -62,15 +62,15 @@ def additive_ms(seed: int) -> np.ndarray:
 
 @pytest.mark.usefixtures("one_repeat")
 @pytest.mark.parametrize("seed", [0, 1])
-def test_an_additive_law_gets_the_simplest_model(seed: int):
+def test_an_additive_law_gets_one_of_the_simplest_models(seed: int):
     choice = chosen(FEATURES[:24], additive_ms(seed)[:24], seed=seed)
-    assert choice.model_name == "operator_sum"
+    assert choice.model_name in {"operator_mean", "operator_sum"}
 
 
 @pytest.mark.usefixtures("one_repeat")
 def test_a_law_with_an_interaction_gets_another_model():
     choice = chosen(FEATURES[:47], true_ms(CONFIGS)[:47], seed=0)
-    assert choice.model_name != "operator_sum"
+    assert choice.model_name not in {"operator_mean", "operator_sum"}
     errors = {score.name: score.mape_percent for score in choice.cv.models}
     assert errors[choice.model_name] < 0.6 * errors["operator_sum"]
 

@@ -12,7 +12,7 @@ from hwsearch.predictor.models import LatencyModel, candidates, model_named
 CONFIGS = sampled(264, seed=11)
 FEATURES = FeatureBuilder(GEOMETRY).matrix(CONFIGS)
 TRAIN, TEST = slice(0, 64), slice(64, None)
-OPERATOR_SUM, OPERATOR_RIDGE, BLOCK_SUM, BLOCK_TABLE, PROCESS, TREES = candidates(SCHEMA)
+MEAN, OPERATOR_SUM, OPERATOR_RIDGE, BLOCK_SUM, BLOCK_TABLE, PROCESS, TREES = candidates(SCHEMA)
 
 
 def mape(model: LatencyModel, latencies: np.ndarray) -> float:
@@ -41,6 +41,19 @@ def test_the_operator_sum_needs_fewer_rows_where_blocks_of_both_kinds_run_alike(
         for model in (OPERATOR_SUM, BLOCK_SUM)
     ]
     assert errors[0].mean() < errors[1].mean()
+
+
+def test_the_mean_lies_halfway_between_its_parts_in_logarithms():
+    latencies = true_ms(CONFIGS)[TRAIN]
+    predictions = {
+        model.name: model.fit(
+            FEATURES[TRAIN], latencies, model.tune(FEATURES[TRAIN], latencies)
+        ).predict(FEATURES[TEST])
+        for model in (MEAN, OPERATOR_SUM, OPERATOR_RIDGE)
+    }
+    product = predictions["operator_sum"] * predictions["operator_ridge"]
+    assert predictions["operator_mean"] ** 2 == pytest.approx(product)
+    assert not np.allclose(predictions["operator_sum"], predictions["operator_ridge"], rtol=1e-3)
 
 
 def test_the_process_finds_what_no_sum_of_blocks_holds():

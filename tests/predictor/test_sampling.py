@@ -1,4 +1,4 @@
-"""Samples that cover the sizes, and go on where a smaller one ended."""
+"""Samples that cover the sizes, tell much of each, and go on where a smaller one ended."""
 
 from math import comb
 
@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from tiny import GEOMETRY, tiny_space
 
 from hwsearch.costs import encoder_macs
-from hwsearch.profiler.sampling import stratified_sample
+from hwsearch.predictor.features import FeatureBuilder
+from hwsearch.predictor.information import relative_costs
+from hwsearch.predictor.sampling import stratified_sample
 from hwsearch.space import default_space
 
 SPACE = tiny_space()
@@ -38,6 +40,26 @@ def test_sizes_are_covered_evenly_where_a_uniform_draw_crowds_the_middle():
     uniform += [SPACE.largest, SPACE.smallest]
     assert sample[1] == SPACE.smallest
     assert widest_gap(sample) < 0.75 * widest_gap(uniform)
+
+
+def test_a_sample_leaves_new_subnets_less_uncertain_than_one_of_the_same_sizes_at_random():
+    """By the variance of a linear model's predictions, worked out here by the textbook."""
+    rng = np.random.default_rng(5)
+    count = 30
+    sample = stratified_sample(SPACE, GEOMETRY, count)
+    pool = [SPACE.sample(rng) for _ in range(2000)]
+    distances = np.abs(log_macs(pool)[:, None] - log_macs(sample)[None])
+    alike = [pool[rng.choice(np.argsort(column)[:8])] for column in distances.T]
+    unseen = [SPACE.sample(rng) for _ in range(200)]
+    features = FeatureBuilder(GEOMETRY).matrix([*sample, *alike, *unseen])
+    rows = relative_costs(features, features)
+
+    def variance(measured: np.ndarray) -> float:
+        inverse = np.linalg.inv(measured.T @ measured + 0.01 * np.eye(rows.shape[1]))
+        new = rows[2 * count :]
+        return float(np.mean(np.sum(new @ inverse * new, axis=1)))
+
+    assert variance(rows[:count]) < 0.8 * variance(rows[count : 2 * count])
 
 
 def test_a_small_space_is_taken_whole():
