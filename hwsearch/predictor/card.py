@@ -146,10 +146,13 @@ def _interval_table(predictor: LatencyPredictor) -> str:
             )
         )
     head = ("coverage", "interval", "upper bound", "found out of fold", "how")
+    wider = (
+        " The factors are those of the median subnet: where the measured ones tell less, the "
+        "interval is wider."
+    )
     return (
         "Conformal, from the cross-validated errors; they hold for subnets drawn as the measured "
-        "ones were. The factors are those of the median subnet; of what the measured ones tell "
-        "less, the interval is wider.\n\n" + _table(head, rows)
+        f"ones were.{wider if predictor.source is None else ''}\n\n{_table(head, rows)}"
     )
 
 
