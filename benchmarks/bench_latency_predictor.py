@@ -3,7 +3,7 @@
     python benchmarks/bench_latency_predictor.py [--profiles profiles] [--json]
 
 For every target of the reference profiles: each model and baseline, fitted on 8 to 128 measured
-subnets and judged on 100 others, five times, what hwsearch chooses twelve times; then what a
+subnets and judged on 100 others, five times, what hwsearch chooses 24 times; then what a
 predictor of another target adds when only a few are measured; then how long 100,000 predictions
 with intervals take. A small profile, of a large model, wants smaller --sizes and --held-out.
 """

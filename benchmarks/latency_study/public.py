@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.predictor.calibration import one_sided, two_sided
-from hwsearch.predictor.crossvalidation import choose_model
+from hwsearch.predictor.crossvalidation import choose_model, fold_numbers
+from hwsearch.predictor.information import relative_costs, spreads, studentised
 from hwsearch.predictor.models import LatencyModel, baselines, candidates, model_named
 from latency_study.baselines import NAMES, baseline_predictions
 from latency_study.figures import Row, errors_of, means_of
@@ -55,12 +56,15 @@ def evaluate(data: LatencySet, n: int, *, seed: int) -> tuple[list[Row], Row]:
         fitted = model.fit(features[train], latencies, choice.hyper)
         found[DEFAULT] = fitted.predict(features[test])
         chosen.append(choice.model_name)
-        log_errors = np.log(measured / found[DEFAULT])
-        inside = np.abs(log_errors) <= two_sided(choice.log_residuals, COVERAGE).log_error
-        held["covered"].append(inside)
-        held["below_upper"].append(
-            log_errors <= one_sided(choice.log_residuals, COVERAGE).log_error
+        known, new = (
+            relative_costs(features[rows], features[train], schema) for rows in (train, test)
         )
+        folds = fold_numbers(n, seed=seed)
+        calibrated = studentised(np.array(choice.log_residuals), known, folds)
+        log_errors = np.log(measured / found[DEFAULT]) / spreads(known, new)
+        inside = np.abs(log_errors) <= two_sided(calibrated, COVERAGE).size
+        held["covered"].append(inside)
+        held["below_upper"].append(log_errors <= one_sided(calibrated, COVERAGE).size)
         held["front_covered"].append(inside[front(found[DEFAULT], sizes[test])])
         for name, predicted in found.items():
             errors.setdefault(name, []).append(errors_of(name, predicted, measured))

@@ -11,8 +11,9 @@ theorem: CV+ itself would assure 1 - 2·(1 - coverage) and need all the folds' m
 Errors are logarithms of measured over predicted latency: intervals scale with the prediction. They
 come in units of what the rows that a prediction was made from leave uncertain (`information.py`):
 measured subnets are chosen to differ, so that each, held out, is harder to predict than most new
-ones, and bounds of the plain errors would be too wide. Locally weighted conformal prediction (Lei
-et al., section 5.2) allows any such unit.
+ones, and bounds of the plain errors would be too wide. That errors count in units is Lei et al.'s
+idea (section 5.2), whose units come from other rows and keep the theorem; these are an
+approximation, by how the errors of a linear model would scatter.
 
 Why not a library. MAPIE 1.6 gives the same bound where it gives one (the tests hold the two
 against each other), but refuses 90 % below ten rows, where most few-shot fits are, and has no
@@ -37,46 +38,45 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ErrorBound:
-    """A bound of the logarithmic error, and whether the samples were enough to find it.
+    """A bound of the errors, in their units, and whether the samples were enough to find it.
 
     Where `extrapolated`, the coverage asked for lies beyond n / (n + 1): the bound is the largest
     error seen times ln(1 / (1 - coverage)) / ln(n + 1), its growth if errors have exponential
     tails (more cautious than normal ones).
     """
 
-    log_error: float
+    size: float
     extrapolated: bool
 
 
-def two_sided(log_residuals: ArrayLike, coverage: float) -> ErrorBound:
+def two_sided(errors: ArrayLike, coverage: float) -> ErrorBound:
     """A bound of the error's size, so that measured latencies fall within it either way.
 
     Args:
-        log_residuals: (repeats, n) out-of-fold logarithmic errors.
+        errors: (repeats, n) out-of-fold logarithmic errors, in one unit or each in its own.
         coverage: between 0 and 1, exclusive.
 
     Raises:
         UsageError: `coverage` is not between 0 and 1.
     """
-    return _bound(np.abs(np.asarray(log_residuals)), coverage)
+    return _bound(np.abs(np.asarray(errors)), coverage)
 
 
-def one_sided(log_residuals: ArrayLike, coverage: float) -> ErrorBound:
+def one_sided(errors: ArrayLike, coverage: float) -> ErrorBound:
     """A bound of how much slower than predicted a subnet is; never below zero.
 
     Raises:
         UsageError: `coverage` is not between 0 and 1.
     """
-    bound = _bound(np.asarray(log_residuals), coverage)
-    return ErrorBound(max(bound.log_error, 0.0), bound.extrapolated)
+    bound = _bound(np.asarray(errors), coverage)
+    return ErrorBound(max(bound.size, 0.0), bound.extrapolated)
 
 
-def found_coverage(log_residuals: ArrayLike, coverage: float) -> float:
+def found_coverage(errors: ArrayLike, coverage: float) -> float:
     """Share of the rows that the two-sided bound of all other rows holds."""
-    residuals = np.asarray(log_residuals)
+    residuals = np.asarray(errors)
     held = [
-        np.abs(residuals[:, row])
-        <= two_sided(np.delete(residuals, row, axis=1), coverage).log_error
+        np.abs(residuals[:, row]) <= two_sided(np.delete(residuals, row, axis=1), coverage).size
         for row in range(residuals.shape[1])
     ]
     return float(np.mean(held))

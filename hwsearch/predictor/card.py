@@ -125,7 +125,7 @@ def _noise_floor(percent: float | None) -> str:
 
 
 def _interval_table(predictor: LatencyPredictor) -> str:
-    scores, configs = predictor.scores_, predictor.configs_
+    errors, configs = predictor.studentised_, predictor.configs_
     predicted = predictor.predict(configs)
     rows = []
     for coverage in COVERAGES:
@@ -133,7 +133,7 @@ def _interval_table(predictor: LatencyPredictor) -> str:
         upper = predictor.upper(configs, coverage)
         how = (
             "extrapolated: too few subnets"
-            if two_sided(scores, coverage).extrapolated
+            if two_sided(errors, coverage).extrapolated
             else "quantile of the errors"
         )
         rows.append(
@@ -141,18 +141,15 @@ def _interval_table(predictor: LatencyPredictor) -> str:
                 f"{100 * coverage:.0f} %",
                 f"× or ÷ {_median(high / predicted)}",
                 f"× {_median(upper / predicted)}",
-                f"{100 * found_coverage(scores, coverage):.0f} %",
+                f"{100 * found_coverage(errors, coverage):.0f} %",
                 how,
             )
         )
     head = ("coverage", "interval", "upper bound", "found out of fold", "how")
-    wider = (
-        " The factors are those of the median subnet: where the measured ones tell less, the "
-        "interval is wider."
-    )
     return (
-        "Conformal, from the cross-validated errors; they hold for subnets drawn as the measured "
-        f"ones were.{wider if predictor.source is None else ''}\n\n{_table(head, rows)}"
+        "Conformal, from the cross-validated errors: approximate, for any subnets of the search "
+        "space. The factors are the median of those at the measured subnets; where these tell "
+        "less, they are larger.\n\n" + _table(head, rows)
     )
 
 

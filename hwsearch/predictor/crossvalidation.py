@@ -76,9 +76,9 @@ def choose_model(
     baselines: Sequence[LatencyModel],
     seed: int,
 ) -> ModelChoice:
-    """Cross-validate all candidates and take the best, or a simpler one that is as good.
+    """Cross-validate all candidates and take the best, or a preferred one that is as good.
 
-    A simpler model counts as good if its absolute relative error, averaged over the rows, exceeds
+    A preferred model counts as good if its absolute relative error, averaged over the rows, exceeds
     the best model's by no more than one standard error of their paired difference (the one-
     standard-error rule of Breiman et al. 1984, with pairs since all models see the same rows), or
     by no more than a twentieth.
@@ -86,7 +86,7 @@ def choose_model(
     Args:
         features: (n, f), columns as the models' schema has them.
         latencies_ms: (n,) measured latencies in milliseconds.
-        models: the candidates, the simplest first; at least one has to suit n rows.
+        models: the candidates, the preferred ones first; at least one has to suit n rows.
         baselines: what they have to beat.
         seed: decides the folds.
     """
@@ -98,7 +98,7 @@ def choose_model(
         for model in (*usable, *baselines)
     }
     of_usable = [predictions[model.name] for model in usable]
-    best = usable[_simplest_of_the_best(of_usable, latencies_ms)]
+    best = usable[_preferred_of_the_best(of_usable, latencies_ms)]
     scores = {name: score(name, found, latencies_ms) for name, found in predictions.items()}
     # One constant a fold is no order, though a rank correlation would see one.
     unordered = {"kendall_tau": None, "spearman": None}
@@ -121,9 +121,9 @@ def choose_model(
     )
 
 
-def fold_numbers(n: int, *, seed: int) -> NDArray[np.int64]:
-    """Each row's fold in each repeat, (repeats, n)."""
-    repeats, count = _repeats(n), min(FOLDS, n)
+def fold_numbers(n: int, *, seed: int, repeats: int | None = None) -> NDArray[np.int64]:
+    """Each row's fold in each repeat, (repeats, n); None: as many repeats as a fit makes."""
+    repeats, count = repeats or _repeats(n), min(FOLDS, n)
     numbers = np.empty((repeats, n), dtype=np.int64)
     splits = RepeatedKFold(n_splits=count, n_repeats=repeats, random_state=seed)
     for place, (_, test) in enumerate(splits.split(numbers[0])):
@@ -162,7 +162,7 @@ def _chosen_without_the_fold(
         for fold in np.unique(numbers):
             test = numbers == fold
             others = [one[:, ~test] for one in predictions]
-            best = _simplest_of_the_best(others, latencies_ms[~test])
+            best = _preferred_of_the_best(others, latencies_ms[~test])
             found[repeat, test] = predictions[best][repeat, test]
     return found
 
@@ -171,7 +171,7 @@ def _repeats(n: int) -> int:
     return 1 if n > SAMPLES_FOR_ONE_REPEAT else REPEATS
 
 
-def _simplest_of_the_best(predictions: Sequence[Array], latencies_ms: Array) -> int:
+def _preferred_of_the_best(predictions: Sequence[Array], latencies_ms: Array) -> int:
     """Place of the first model that is not clearly worse than the best one."""
     errors = [np.abs(found / latencies_ms - 1).mean(axis=0) for found in predictions]
     best = min(errors, key=lambda error: float(error.mean()))

@@ -9,9 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from hwsearch.errors import PredictorError
 from hwsearch.predictor import calibration
-from hwsearch.predictor.crossvalidation import CrossValidation, ModelChoice, choose_model
+from hwsearch.predictor.crossvalidation import (
+    CrossValidation,
+    ModelChoice,
+    choose_model,
+    fold_numbers,
+)
 from hwsearch.predictor.features import SCHEMA, FeatureBuilder
-from hwsearch.predictor.information import held_out_spreads, relative_costs, spreads
+from hwsearch.predictor.information import relative_costs, spreads, studentised
 from hwsearch.predictor.linear import Regressor
 from hwsearch.predictor.models import LatencyModel, baselines, candidates, model_named
 from hwsearch.predictor.transfer import transfer_candidates
@@ -30,7 +35,8 @@ class LatencyPredictor:
         model_name_: the latency model that cross-validation chose.
         cv_: its cross-validated errors, beside those of the other models and the baselines.
         choice_: the model, its hyper-parameters and its out-of-fold errors.
-        scores_: those errors, each in units of what the other rows leave it, (repeats, n).
+        studentised_: those errors, (repeats, n), each in units of what the rows of the other folds
+            leave uncertain, where the model is one of weights for costs.
         configs_: the distinct subnets that it was fitted on.
         latencies_ms_: their latencies in milliseconds, shape (n,).
 
@@ -49,7 +55,7 @@ class LatencyPredictor:
     model_name_: str
     cv_: CrossValidation
     choice_: ModelChoice
-    scores_: Array
+    studentised_: Array
     configs_: tuple[SubnetConfig, ...]
     latencies_ms_: Array
 
@@ -115,7 +121,8 @@ class LatencyPredictor:
             UsageError: a configuration can't be a subnet of this geometry.
         """
         distinct, latencies = self._distinct(configs, latencies_ms)
-        if any(len(row) != len(distinct) for row in choice.log_residuals):
+        repeats = len(choice.log_residuals)
+        if not repeats or any(len(row) != len(distinct) for row in choice.log_residuals):
             raise PredictorError(
                 f"The stored errors are not those of the {len(distinct)} stored subnets: fit the "
                 "latency predictor again."
@@ -126,10 +133,12 @@ class LatencyPredictor:
         self.model_name_ = choice.model_name
         self.cv_ = choice.cv
         self.choice_ = choice
-        self.scores_ = np.array(choice.log_residuals)
-        if self.source is None:
-            self._fitted_features = features
-            self.scores_ /= held_out_spreads(relative_costs(features, features))
+        self.studentised_ = np.array(choice.log_residuals)
+        self._fitted_features = features if self._weighs_costs else None
+        if self._fitted_features is not None:
+            rows = relative_costs(features, features)
+            folds = fold_numbers(len(rows), seed=self.seed, repeats=repeats)
+            self.studentised_ = studentised(self.studentised_, rows, folds)
         self.configs_ = distinct
         self.latencies_ms_ = latencies
         return self
@@ -142,23 +151,24 @@ class LatencyPredictor:
             UsageError: a configuration can't be a subnet of this geometry.
         """
         self._check_fitted()
-        return self._with_spreads(configs)[0]
+        if not configs:
+            return np.empty(0)
+        return self._regressor.predict(self._features(configs))
 
     def interval(
         self, configs: Sequence[SubnetConfig], coverage: float = 0.9
     ) -> tuple[Array, Array]:
         """Bounds in milliseconds, each (n,), that hold a share `coverage` of measured latencies.
 
-        The less the fitted rows tell of a subnet, the wider.
+        The less the fitted rows tell of a subnet, the wider they are.
 
         Raises:
             PredictorError: the predictor is not fitted.
             UsageError: `coverage` is not between 0 and 1, or a configuration is no subnet.
         """
         self._check_fitted()
-        bound = calibration.two_sided(self.scores_, coverage)
-        predictions, wide = self._with_spreads(configs)
-        factors = np.exp(bound.log_error * wide)
+        bound = calibration.two_sided(self.studentised_, coverage)
+        predictions, factors = self._with_factors(configs, bound)
         return predictions / factors, predictions * factors
 
     def upper(self, configs: Sequence[SubnetConfig], coverage: float = 0.9) -> Array:
@@ -171,10 +181,9 @@ class LatencyPredictor:
             UsageError: `coverage` is not between 0 and 1, or a configuration is no subnet.
         """
         self._check_fitted()
-        bound = calibration.one_sided(self.scores_, coverage)
-        predictions, wide = self._with_spreads(configs)
-        upper: Array = predictions * np.exp(bound.log_error * wide)
-        return upper
+        bound = calibration.one_sided(self.studentised_, coverage)
+        predictions, factors = self._with_factors(configs, bound)
+        return predictions * factors
 
     def correct(self, configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> LatencyPredictor:
         """A new predictor, fitted on the rows of this one and on further measurements.
@@ -226,20 +235,24 @@ class LatencyPredictor:
         )
         return predictions
 
-    def _with_spreads(self, configs: Sequence[SubnetConfig]) -> tuple[Array, Array]:
-        """Predictions in milliseconds, and how far off they may be in units of the scores.
+    @property
+    def _weighs_costs(self) -> bool:
+        """Whether it learnt a weight for each cost; what corrects a source learns few numbers."""
+        return self.model_name_ in {model.name for model in candidates(SCHEMA)}
 
-        With a source all are alike: few numbers are learnt there, not a weight for every cost.
-        """
+    def _with_factors(
+        self, configs: Sequence[SubnetConfig], bound: calibration.ErrorBound
+    ) -> tuple[Array, Array]:
+        """Predictions in milliseconds, and the factors that they may be off by."""
         if not configs:
             return np.empty(0), np.empty(0)
         features = self._features(configs)
-        predictions = self._regressor.predict(features)
-        if self.source is not None:
-            return predictions, np.ones(len(configs))
-        fitted = self._fitted_features
+        predictions, fitted = self._regressor.predict(features), self._fitted_features
+        if fitted is None:
+            return predictions, np.full(len(configs), np.exp(bound.size))
         measured, new = (relative_costs(rows, fitted) for rows in (fitted, features))
-        return predictions, spreads(measured, new)
+        factors: Array = np.exp(bound.size * spreads(measured, new))
+        return predictions, factors
 
     def _models(self, samples: int) -> tuple[LatencyModel, ...]:
         known = candidates(SCHEMA) if samples >= MIN_SAMPLES else ()

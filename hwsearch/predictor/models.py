@@ -23,6 +23,8 @@ from hwsearch.predictor.schema import FeatureSchema
 CONSTANT = "constant"
 # Fewer rows than this leave most of a table's entries to chance.
 TABLE_MIN_SAMPLES = 32
+# From so many rows on, cross-validation tells a sum from a ridge, and the better one is taken.
+TELLING_SAMPLES = 64
 
 
 class LatencyModel(Protocol):
@@ -59,8 +61,8 @@ class MeanOf:
     parts: tuple[LatencyModel, ...]
 
     def suits(self, samples: int) -> bool:
-        """Whether all parts do."""
-        return all(part.suits(samples) for part in self.parts)
+        """As long as rows are too few to choose one of the parts."""
+        return samples < TELLING_SAMPLES and all(part.suits(samples) for part in self.parts)
 
     def tune(self, features: Array, latencies_ms: Array) -> dict[str, float]:
         """Each part's own choice, as `part.parameter`."""
@@ -101,7 +103,7 @@ def candidates(schema: FeatureSchema) -> tuple[LatencyModel, ...]:
     ridge over the same columns, then each of them, then what has more to learn. Which of these
     two is the better differs between targets, and 32 subnets don't tell: on the reference
     machine's OpenVINO the sum errs by 1.99, the ridge by 1.79 and their mean by 1.80 %, on its
-    ONNX Runtime by 1.32, 1.35 and 1.33 %.
+    ONNX Runtime by 1.32, 1.35 and 1.33 % (24 draws of them).
     Sums over operators, whichever kind of block they stand in, have eight columns less than sums
     over each kind's. On three targets of the reference machine, two CPU runtimes and int8, that
     took the error at 32 subnets from 1.39, 1.85 and 2.21 % to 1.27, 1.75 and 2.03 %, and at 16

@@ -44,7 +44,8 @@ class SubnetSampler(BaseSampler):
 
     Args:
         space: where the deployments come from.
-        upper: upper bounds of their costs, (n,).
+        upper: upper bounds of their costs, (n,). Without a limit they stand for the costs
+            themselves: what little is known of counts as a little larger.
         limit: the cost that they may not exceed, or None.
         seed: seeds every choice, together with the trial's number.
     """

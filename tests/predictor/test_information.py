@@ -7,10 +7,10 @@ from tiny import GEOMETRY, tiny_space
 from hwsearch.predictor.features import FeatureBuilder
 from hwsearch.predictor.information import (
     PRIOR,
-    held_out_spreads,
     most_informative,
     relative_costs,
     spreads,
+    studentised,
 )
 
 SPACE = tiny_space()
@@ -20,7 +20,6 @@ def test_what_is_measured_already_tells_nothing_new():
     rows = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
     assert most_informative(rows, [0], [1, 2]) == 2
     assert most_informative(rows, [2], [0, 1]) == 0
-    assert most_informative(rows, [], [1]) == 1
 
 
 def test_a_subnet_is_seen_by_its_costs_over_its_size():
@@ -34,12 +33,14 @@ def test_a_subnet_is_seen_by_its_costs_over_its_size():
     assert (rows[6:, 0] > rows[:6, 0]).all()
 
 
-def test_a_held_out_row_is_as_uncertain_as_a_new_one():
-    rows = np.random.default_rng(1).uniform(0.5, 2, (12, 4))
-    found = held_out_spreads(rows)
-    for row in range(len(rows)):
-        others = np.delete(rows, row, axis=0)
-        assert found[row] == pytest.approx(spreads(others, rows[row : row + 1])[0])
+def test_errors_of_rows_that_are_hard_to_predict_count_less():
+    """Row 2 alone has the second cost: from the others, nothing is known of it."""
+    rows = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+    found = studentised(np.full((1, 4), 0.02), rows, np.array([[0, 1, 2, 3]]))[0]
+    assert found[2] < 0.5 * found[0] < 0.02
+    assert found[[0, 1]] == pytest.approx(found[3])
+    together = studentised(np.full((1, 4), 0.02), rows, np.array([[0, 0, 1, 1]]))[0]
+    assert together[3] < found[3], "two rows are left to predict it from in place of three"
 
 
 def test_spreads_are_those_of_a_linear_model_with_random_errors():

@@ -10,6 +10,7 @@ from synthetic import GEOMETRY, SPACE, TARGET, measured_ms, sampled, true_ms
 
 from hwsearch.costs import encoder_params
 from hwsearch.errors import PredictorError, UsageError
+from hwsearch.predictor.calibration import two_sided
 from hwsearch.predictor.features import SCHEMA, FeatureBuilder
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.predictor.linear import BlockSum
@@ -71,6 +72,23 @@ def test_bounds_hold_the_asked_share_of_measured_latencies():
     assert np.mean(held) == pytest.approx(0.91, abs=0.06)
     assert np.mean(below) == pytest.approx(0.91, abs=0.06)
     assert np.mean(held_on_front) == pytest.approx(0.91, abs=0.06)
+
+
+@pytest.mark.usefixtures("one_repeat")
+def test_rows_that_were_chosen_to_differ_do_not_widen_the_bounds():
+    """Each, held out, is harder to predict than most: bounds of the plain errors are too wide."""
+    unseen = sampled(300, seed=78)
+    held, shares = [], []
+    for seed in range(6):
+        configs = stratified_sample(SPACE, GEOMETRY, 16, seed=seed)
+        fitted = unfitted().fit(configs, measured_ms(configs, seed=seed))
+        latencies = measured_ms(unseen, seed=2000 + seed)
+        low, high = fitted.interval(unseen, coverage=0.9)
+        held.append(np.mean((low <= latencies) & (latencies <= high)))
+        plain = two_sided(fitted.choice_.log_residuals, 0.9).size
+        shares.append(np.median(np.log(high / low)) / 2 / plain)
+    assert np.mean(shares) < 0.95
+    assert np.mean(held) > 0.88
 
 
 def test_bounds_are_wider_where_less_is_known():

@@ -32,22 +32,22 @@ def test_one_sided_takes_the_sign_into_account():
 def test_too_few_samples_widen_the_bound_and_say_so():
     bound = two_sided(NINE, 0.95)
     assert bound.extrapolated
-    assert bound.log_error == pytest.approx(0.09 * math.log(20) / math.log(10))
+    assert bound.size == pytest.approx(0.09 * math.log(20) / math.log(10))
 
 
 def test_repeats_are_combined_by_their_median():
-    assert two_sided([[0.1] * 9, [0.2] * 9, [0.9] * 9], 0.5).log_error == 0.2
+    assert two_sided([[0.1] * 9, [0.2] * 9, [0.9] * 9], 0.5).size == 0.2
 
 
 def test_the_upper_bound_is_never_below_the_prediction():
-    assert one_sided([[-0.1] * 20], 0.9).log_error == 0.0
+    assert one_sided([[-0.1] * 20], 0.9).size == 0.0
 
 
 @given(errors=residuals, pair=st.tuples(st.floats(0.01, 0.999), st.floats(0.01, 0.999)))
 def test_more_coverage_is_never_a_narrower_bound(errors: np.ndarray, pair: tuple[float, float]):
     low, high = sorted(pair)
-    assert two_sided(errors, low).log_error <= two_sided(errors, high).log_error
-    assert one_sided(errors, low).log_error <= one_sided(errors, high).log_error
+    assert two_sided(errors, low).size <= two_sided(errors, high).size
+    assert one_sided(errors, low).size <= one_sided(errors, high).size
 
 
 @pytest.mark.parametrize(("n", "coverage"), [(10, 0.9), (25, 0.8), (64, 0.95), (200, 0.9)])
@@ -57,15 +57,15 @@ def test_bounds_are_those_of_another_implementation(n: int, coverage: float):
     nothing = DummyRegressor(strategy="constant", constant=0.0).fit(rows, errors)
     mapie = SplitConformalRegressor(nothing, confidence_level=coverage, prefit=True)
     _, intervals = mapie.conformalize(rows, errors).predict_interval(rows[:1])
-    assert two_sided([errors], coverage).log_error == intervals[0, 1, 0]
+    assert two_sided([errors], coverage).size == intervals[0, 1, 0]
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.99])
 def test_exchangeable_errors_are_covered_even_with_heavy_tails(coverage: float):
     rng = np.random.default_rng(0)
     draws = 0.02 * rng.standard_t(3, size=(1500, 25))
-    held = [abs(row[-1]) <= two_sided([row[:-1]], coverage).log_error for row in draws]
-    upper = [row[-1] <= one_sided([row[:-1]], coverage).log_error for row in draws]
+    held = [abs(row[-1]) <= two_sided([row[:-1]], coverage).size for row in draws]
+    upper = [row[-1] <= one_sided([row[:-1]], coverage).size for row in draws]
     assert np.mean(held) == pytest.approx(coverage + 0.01, abs=0.035)
     assert np.mean(upper) == pytest.approx(coverage + 0.01, abs=0.035)
 

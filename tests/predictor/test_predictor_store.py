@@ -106,6 +106,14 @@ def test_hyper_parameters_that_a_model_lacks_are_a_sentence(folder: Path):
         load_latency_predictor(folder)
 
 
+def test_a_file_without_errors_is_a_sentence(folder: Path):
+    path = folder / "predictor.json"
+    choice = json.loads(path.read_text())["choice"]
+    edit(path, choice={**choice, "log_residuals": []})
+    with pytest.raises(PredictorError, match="stored errors"):
+        load_latency_predictor(folder)
+
+
 @pytest.mark.usefixtures("one_repeat")
 def test_an_interrupted_save_is_not_mixed_with_the_old_one(
     predictor: LatencyPredictor, folder: Path, tmp_path: Path

@@ -62,6 +62,11 @@ def test_a_sample_leaves_new_subnets_less_uncertain_than_one_of_the_same_sizes_a
     assert variance(rows[:count]) < 0.8 * variance(rows[count : 2 * count])
 
 
+def test_no_more_subnets_come_than_were_asked_for():
+    assert stratified_sample(SPACE, GEOMETRY, 0) == []
+    assert stratified_sample(SPACE, GEOMETRY, 1) == [SPACE.largest]
+
+
 def test_a_small_space_is_taken_whole():
     space = default_space(
         GEOMETRY, resolutions=(128,), width_ratios=(1.0,), head_ratios=(1.0,), min_depth=2

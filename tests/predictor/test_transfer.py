@@ -64,7 +64,11 @@ def test_a_source_that_tells_nothing_is_left_behind(predictor: LatencyPredictor)
     misled = LatencyPredictor(GEOMETRY, TARGET, "custom-1").fit(configs, 20 * noise)
     new = LatencyPredictor(GEOMETRY, OTHER, "custom-1", source=misled)
     rows = sampled(24, seed=32)
-    assert not new.fit(rows, measured_ms(rows, seed=2)).model_name_.startswith("transfer")
+    latencies = measured_ms(rows, seed=2)
+    assert not new.fit(rows, latencies).model_name_.startswith("transfer")
+    alone = LatencyPredictor(GEOMETRY, OTHER, "custom-1").fit(rows, latencies)
+    assert alone.model_name_ == new.model_name_
+    assert np.array_equal(new.interval(UNSEEN), alone.interval(UNSEEN)), "bounds know no source"
 
 
 def test_the_affine_map_is_found_exactly():
