@@ -82,7 +82,7 @@ def read_profiles(root: Path, geometry: SamGeometry) -> list[MeasuredSet]:
 def split(
     data: MeasuredSet, n: int, *, held_out: int, draw: int, neighbours: int = NEIGHBOURS
 ) -> tuple[Rows, Rows]:
-    """Training rows, chosen as a profile's sample is, and random test rows, the same for every n.
+    """Training rows, chosen much as a profile's are, and random test rows, the same for every n.
 
     Both ends of the sizes are trained on, so that nothing is extrapolated.
     """

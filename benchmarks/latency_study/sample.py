@@ -24,9 +24,9 @@ def spread_rows(
     """Rows over all sizes: both ends, so that nothing is extrapolated, and n - 2 between them.
 
     The rows between the ends are parted evenly by size. Of a few rows of each part, drawn at
-    random, the most informative one is taken, part after part in random order. A profile has
-    thousands of subnets to draw from, and always finds `NEIGHBOURS` of a size; where a part has
-    fewer, the choice is among these.
+    random, the most informative one is taken, part after part in random order. A profile draws a
+    thousand subnets and more to find `NEIGHBOURS` of a size; here the choice is among fewer where
+    a part has fewer.
 
     Args:
         features: (m, f), columns as `SCHEMA` has them.

@@ -34,7 +34,7 @@ class Predicted:
 def fitted_predictor(table: SearchTable, *, seed: int) -> LatencyPredictor:
     """A latency predictor of the restricted space, on a few of the table's latencies.
 
-    The members are chosen as `hwsearch profile` does: no latency tells which to measure.
+    The members are chosen much as `hwsearch profile` does: no latency tells which to measure.
     """
     rng = np.random.default_rng([seed, MEASURED])
     features = FeatureBuilder(table.geometry).matrix(table.subnets)
