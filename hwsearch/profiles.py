@@ -15,6 +15,7 @@ from typing import Any, Literal
 from filelock import FileLock
 from pydantic import Field
 
+from hwsearch.drift_share import CORRECTED, FULL, corrected_by, drift_share
 from hwsearch.errors import ProfileError, UsageError
 from hwsearch.files import write_text
 from hwsearch.records import Measurement, Milliseconds, Record, Scope, SubnetConfig, Target
@@ -25,8 +26,6 @@ Migration = Callable[[Line], Line]
 # One function for each schema version that came after the first: number k turns a line of version
 # k + 1 into one of version k + 2. Append to it; never change or remove what others' files need.
 MIGRATIONS: tuple[Migration, ...] = ()
-
-CORRECTED = ("encoder_ms", "decoder_ms", "low_ms", "high_ms")  # fields that hang on the anchor
 
 
 class ReferenceAnchor(Record):
@@ -50,10 +49,12 @@ class Profile:
     """Measurements of one supernet's subnets on one target, in the order of the file.
 
     Profiles of one target merge by joining their files' lines. Where a subnet was measured more
-    than once, the later measurement stands before the earlier.
+    than once, the later measurement stands before the earlier. Their latencies are corrected for
+    `drift_share` of the drift.
     """
 
     measurements: tuple[Measurement, ...] = ()
+    drift_share: float = FULL
 
     def latencies(
         self, scope: Scope = "full", *, include_drifted: bool = False
@@ -163,8 +164,9 @@ class ProfileStore:
         """All measurements of a supernet; an empty profile where there are none.
 
         All of them are held against one anchor, also lines that were joined from another profile of
-        the target. A last line that was cut short (the machine went down while it was written) is
-        dropped with a warning.
+        the target, and corrected for as much of the drift as their repeats tell (`drift_share`);
+        the lines themselves are corrected for all of it. A last line that was cut short (the
+        machine went down while it was written) is dropped with a warning.
 
         Raises:
             ProfileError: any other line is damaged; the message has its number.
@@ -180,7 +182,8 @@ class ProfileStore:
         anchor_ms = known.anchor_ms if known else next(anchors, None)
         if anchor_ms is not None:
             measurements = tuple(held_against(row, anchor_ms) for row in measurements)
-        return Profile(measurements)
+        share = drift_share(measurements)
+        return Profile(tuple(corrected_by(row, share) for row in measurements), share)
 
     def reference(self, supernet_id: str) -> ReferenceAnchor | None:
         """The reference of a supernet's profile, if its first session has set one."""

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "hwsearch"
 LEVELS = (
     {"errors"},
     {"records", "progress", "files"},
-    {"sam", "results"},
+    {"sam", "results", "drift_share"},
     {"space", "costs", "compute", "data", "runtime", "profiles", "report"},
     {"checkpoint", "evaluation", "profiler", "predictor", "search", "export"},
     {"supernet"},

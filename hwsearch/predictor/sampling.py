@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.stats import qmc
 
@@ -12,12 +14,16 @@ from hwsearch.space import SearchSpace
 
 DRAWS = 1024
 DRAWS_PER_SAMPLE = 8
-# How many subnets of about the wanted size the most informative one is chosen of.
 NEIGHBOURS = 8
 
 
 def stratified_sample(
-    space: SearchSpace, geometry: SamGeometry, count: int, *, seed: int = 0
+    space: SearchSpace,
+    geometry: SamGeometry,
+    count: int,
+    *,
+    seed: int = 0,
+    neighbours: int = NEIGHBOURS,
 ) -> list[SubnetConfig]:
     """The largest and the smallest subnet, and others spread evenly over log-MACs.
 
@@ -34,6 +40,8 @@ def stratified_sample(
         geometry: the full encoder's sizes.
         count: how many distinct subnets; fewer are returned if the space has no more.
         seed: source of the draw.
+        neighbours: of how many subnets of about the wanted size the most informative one is taken;
+            with one, size alone decides.
 
     Returns:
         Distinct subnets, the extremes first.
@@ -52,8 +60,25 @@ def stratified_sample(
     shares = qmc.Halton(d=1, scramble=False).random(wanted + 1)[1:, 0]  # the first one is zero
     for goal in least + shares * (most - least):
         distances = np.where(free, np.abs(sizes - goal), np.inf)
-        nearest = np.argsort(distances, kind="stable")[: min(NEIGHBOURS, free.sum())]
+        nearest = np.argsort(distances, kind="stable")[: min(neighbours, free.sum())]
         place = most_informative(rows, chosen, nearest.tolist())
         free[place] = False
         chosen.append(place)
     return [configs[place] for place in chosen[: max(count, 0)]]
+
+
+@lru_cache
+def typical_subnet(space: SearchSpace, geometry: SamGeometry) -> SubnetConfig:
+    """The subnet that all others are the least unlike: the machine's changes act on it as on them.
+
+    How much a change of the machine slows a subnet down hangs on what it spends its time with.
+    Of `DRAWS` subnets, the one that is nearest to their middle in the logarithms of all costs, each
+    in its own spread, is returned; the same one each time.
+    """
+    rng = np.random.default_rng(0)
+    configs = list(dict.fromkeys(space.sample(rng) for _ in range(DRAWS)))
+    costs = FeatureBuilder(geometry).matrix(configs)[:, SCHEMA.places(SCHEMA.operators)]
+    logs = np.log(costs + np.finfo(float).tiny)
+    spread = logs.std(axis=0)
+    apart = (logs - np.median(logs, axis=0)) / np.where(spread > 0, spread, 1)
+    return configs[int(np.argmin(np.square(apart).sum(axis=1)))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def profile_supernet(
     target: Target,
     workspace: Workspace,
     samples: int = DEFAULT_SAMPLES,
+    subnets: Sequence[SubnetConfig] | None = None,
     goal: Goal | None = None,
     settings: SessionSettings | None = None,
     seed: int = 0,
@@ -71,6 +73,7 @@ def profile_supernet(
         workspace: the profile is written into its `profiles`.
         samples: how many distinct subnets the sample has; more of them than before keep those that
             are measured already.
+        subnets: measure these in place of a sample; the first of them are measured twice.
         goal: when to stop measuring further ones; None measures no others. With a goal, the sample
             has as many as a predictor needs at least.
         settings: how carefully to measure.
@@ -86,9 +89,10 @@ def profile_supernet(
     progress = progress or SilentProgress()
     store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
     stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=seed), progress)
-    count = max(samples, MIN_SAMPLES) if goal else samples
-    wanted = stratified_sample(supernet.space, supernet.geometry, count, seed=seed)
-    _measure_twice(stopwatch, wanted)
+    if subnets is None:
+        count = max(samples, MIN_SAMPLES) if goal else samples
+        subnets = stratified_sample(supernet.space, supernet.geometry, count, seed=seed)
+    _measure_twice(stopwatch, subnets)
     error = _measure_until(goal, supernet, stopwatch, seed=seed) if goal else None
     summary = summarise_profile(supernet, store)
     if not summary.measured and not summary.drifted:
@@ -96,7 +100,7 @@ def profile_supernet(
     return replace(summary, error_percent=error)
 
 
-def _measure_twice(stopwatch: Stopwatch, wanted: list[SubnetConfig]) -> None:
+def _measure_twice(stopwatch: Stopwatch, wanted: Sequence[SubnetConfig]) -> None:
     """Measure subnets, and when all are through, a part of them on another occasion.
 
     What was too restless to trust gets another chance; what failed gets none before the next run:
@@ -161,12 +165,12 @@ def summarise_profile(supernet: Supernet, store: ProfileStore) -> ProfileSummary
     )
 
 
-def _missing(wanted: list[SubnetConfig], profile: Profile) -> list[SubnetConfig]:
+def _missing(wanted: Sequence[SubnetConfig], profile: Profile) -> list[SubnetConfig]:
     """Those without a usable measurement; what failed before or drifted is tried again."""
     return [config for config in wanted if config.id not in profile.measured_ids]
 
 
-def _to_repeat(wanted: list[SubnetConfig], profile: Profile) -> list[SubnetConfig]:
+def _to_repeat(wanted: Sequence[SubnetConfig], profile: Profile) -> list[SubnetConfig]:
     """The first of the sample, which cover the sizes as all do, unless measured twice already."""
     count = max(MIN_REPEATED, round(REPEATED_SHARE * len(wanted)))
     repeated = {

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tiny import GEOMETRY, tiny_space
 
 from hwsearch.costs import encoder_macs
-from hwsearch.predictor.features import FeatureBuilder
+from hwsearch.predictor.features import SCHEMA, FeatureBuilder
 from hwsearch.predictor.information import relative_costs
-from hwsearch.predictor.sampling import stratified_sample
+from hwsearch.predictor.sampling import stratified_sample, typical_subnet
 from hwsearch.space import default_space
 
 SPACE = tiny_space()
@@ -62,6 +62,18 @@ def test_a_sample_leaves_new_subnets_less_uncertain_than_one_of_the_same_sizes_a
     assert variance(rows[:count]) < 0.8 * variance(rows[count : 2 * count])
 
 
+def test_by_size_alone_a_subnet_nearer_to_the_wanted_size_is_taken():
+    """The first places between the extremes are a half, a quarter and three quarters."""
+
+    def apart(neighbours: int) -> np.ndarray:
+        sizes = log_macs(stratified_sample(SPACE, GEOMETRY, 5, neighbours=neighbours))
+        most, least = sizes[:2]
+        return np.abs(sizes[2:] - (least + np.array([1 / 2, 1 / 4, 3 / 4]) * (most - least)))
+
+    assert np.all(apart(1) <= apart(8))
+    assert np.any(apart(1) < 0.5 * apart(8))
+
+
 def test_no_more_subnets_come_than_were_asked_for():
     assert stratified_sample(SPACE, GEOMETRY, 0) == []
     assert stratified_sample(SPACE, GEOMETRY, 1) == [SPACE.largest]
@@ -76,3 +88,14 @@ def test_a_small_space_is_taken_whole():
     fixed = len(space.layers) - removable
     kept = [number for number in range(removable + 1) if fixed + number >= 2]
     assert len(set(found)) == len(found) == sum(comb(removable, number) for number in kept)
+
+
+def test_the_typical_subnet_is_in_the_middle_of_all_costs():
+    rng = np.random.default_rng(11)
+    typical = typical_subnet(SPACE, GEOMETRY)
+    assert typical == typical_subnet.__wrapped__(SPACE, GEOMETRY)
+    drawn = [SPACE.sample(rng) for _ in range(500)]
+    names = ("macs", "params", "all_mlp_macs", "all_attention_macs", "all_weight_bytes")
+    costs = FeatureBuilder(GEOMETRY).matrix([typical, *drawn])[:, SCHEMA.places(names)]
+    below = np.mean(costs[1:] < costs[0], axis=0)
+    assert np.all((below > 0.2) & (below < 0.8)), dict(zip(names, below, strict=True))

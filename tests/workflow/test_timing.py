@@ -7,9 +7,10 @@ import pytest
 from listener import Listener
 from tiny import GEOMETRY, randomised_sam, tiny_supernet
 
+from hwsearch.drift_share import CORRECTED
 from hwsearch.errors import ProfileError
 from hwsearch.profiler.session import SessionSettings, measure
-from hwsearch.profiles import CORRECTED, ProfileStore, held_against
+from hwsearch.profiles import ProfileStore, ReferenceAnchor, held_against
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Target
 from hwsearch.space import default_space
@@ -93,6 +94,48 @@ def test_a_space_with_another_reference_can_t_join_a_profile(tmp_path):
     )
     with pytest.raises(ProfileError, match="another --workspace"):
         stopwatch(tmp_path, supernet=other).measure_all([other.space.smallest])
+
+
+def test_a_profile_keeps_to_the_reference_that_it_was_begun_with(tmp_path):
+    """Earlier versions took all layers at the lowest resolution."""
+    watch = stopwatch(tmp_path)
+    space = watch.supernet.space
+    earlier = space.largest.model_copy(update={"resolution": space.resolutions[0]})
+    assert watch.reference != earlier
+    anchor = ReferenceAnchor(subnet_id=earlier.id, anchor_ms=5.0)
+    watch.store.agree_on_reference(watch.supernet.id, anchor)
+    assert watch.reference == earlier
+    (row,) = watch.measure_all([space.smallest])
+    assert row.drift.anchor_ms == 5.0
+
+
+def test_new_latencies_take_the_share_of_the_drift_that_the_profile_tells(tmp_path, monkeypatch):
+    """The machine is half as fast in all that follows, and the subnet does not mind."""
+    watch = stopwatch(tmp_path)
+    smallest = watch.supernet.space.smallest
+    watch.measure_all([smallest])
+    (first_ms,) = watch.profile.latencies()[1]
+
+    def beside_a_slow_reference(subjects, *, on_measurement, **conditions):
+        def row_of(row):
+            drift = row.drift.model_copy(update={"around_ms": 2 * row.drift.anchor_ms})
+            halves = {name: getattr(first, name) / 2 for name in CORRECTED}
+            on_measurement(row.model_copy(update={**halves, "drift": drift}))
+
+        first = watch.profile.measurements[0]
+        return measure(subjects, on_measurement=row_of, **conditions)
+
+    (first,) = watch.profile.measurements
+    share = {"drift": first.drift.model_copy(update={"around_ms": first.drift.anchor_ms})}
+    watch.store.measurements_file(watch.supernet.id).write_text(
+        first.model_copy(update=share).to_json() + "\n"
+    )
+    monkeypatch.setattr(timing, "measure", beside_a_slow_reference)
+    wholly, partly = watch.latencies_ms([smallest])[0], watch.latencies_ms([smallest])[0]
+    assert wholly == pytest.approx(first_ms / 2)  # no repeat was there yet
+    assert 0.9 * first_ms < partly < 1.1 * first_ms
+    stored = watch.store.measurements_file(watch.supernet.id).read_text().splitlines()
+    assert '"repeat":2' in stored[-1].replace(" ", "")
 
 
 def test_a_second_pass_over_a_subnet_is_a_repeat(tmp_path):

@@ -137,6 +137,19 @@ def test_a_larger_sample_measures_none_of_the_smaller_one_again(tmp_path):
     assert set((times_measured(tmp_path) - Counter([HANGS.id])).values()) == {1}
 
 
+@pytest.mark.usefixtures("noise")
+def test_subnets_that_are_named_take_the_samples_place(tmp_path):
+    rng = np.random.default_rng(3)
+    named = list(dict.fromkeys(SUPERNET.space.sample(rng) for _ in range(9)))
+    summary = profile_supernet(
+        SUPERNET, target=TARGET, workspace=Workspace(tmp_path), samples=30, subnets=named
+    )
+    rows = ProfileStore(Workspace(tmp_path).profiles, TARGET).read(SUPERNET.id).measurements
+    assert {row.subnet for row in rows} == set(named)
+    assert {row.subnet for row in rows if row.repeat} == set(named[:2])
+    assert summary.measured == len(named)
+
+
 def test_a_goal_begins_with_as_many_as_a_predictor_needs(tmp_path, noise):
     noise["hangs"] = lambda config: False
     summary = profiled(tmp_path, Goal(error_percent=20, max_samples=60), samples=2)
