@@ -1,6 +1,6 @@
 """Measures the profiles of `profiles/`: the demo's subnets, spread evenly over their sizes.
 
-    python benchmarks/build_reference_profiles.py [--target onnxruntime-int8-t1] [--workspace DIR]
+    python benchmarks/build_reference_profiles.py --workspace DIR [--target onnxruntime-int8-t1]
 
 `hwsearch profile` measures those subnets that tell a latency predictor the most. A predictor is to
 be judged on subnets as they come, though; so here, of all subnets of a size, any is taken. What is
@@ -21,6 +21,7 @@ from hwsearch.cli.progress import RichProgress
 from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.predictor.sampling import stratified_sample
 from hwsearch.profiler.session import SessionSettings
+from hwsearch.records import Target
 from hwsearch.runtime.devices import resolve_target
 from hwsearch.supernet.store import load_supernet
 from hwsearch.workflow.profile import profile_supernet
@@ -32,33 +33,26 @@ _WORDS = re.compile(r"(?P<runtime>[a-z]+)-(?P<precision>[a-z0-9]+)-t(?P<threads>
 
 def main(
     *,
+    workspace: Annotated[Path, typer.Option(help="The profiles go into its 'profiles'.")],
     target: Annotated[
         list[str] | None,
         typer.Option(help=f"RUNTIME-PRECISION-tTHREADS; default: {', '.join(TARGETS)}."),
     ] = None,
-    workspace: Annotated[Path, typer.Option(help="The profiles go into its 'profiles'.")] = Path(),
     supernet: Annotated[str, typer.Option(help="A supernet's directory, or 'demo'.")] = "demo",
     samples: Annotated[int, typer.Option(min=2, help="Distinct subnets to measure.")] = 208,
     budget: Annotated[float, typer.Option(help="Most seconds of timing for 8 subnets.")] = 40.0,
     seed: Annotated[int, typer.Option(min=0, help="Source of all random draws.")] = 0,
 ) -> None:
     """Measure one target after the other."""
+    targets = [_target(words) for words in target or TARGETS]
     net = load_supernet(supernet)
     subnets = stratified_sample(net.space, net.geometry, samples, seed=seed, neighbours=1)
     progress = RichProgress()
     with progress:
-        for words in target or TARGETS:
-            parts = _WORDS.fullmatch(words)
-            if parts is None:
-                raise UsageError(f"{words!r} is no target: write one like {TARGETS[0]}.")
+        for one in targets:
             summary = profile_supernet(
                 net,
-                target=resolve_target(
-                    device="cpu",
-                    runtime=parts["runtime"],
-                    precision=parts["precision"],
-                    threads=int(parts["threads"]),
-                ),
+                target=one,
                 workspace=Workspace(workspace),
                 subnets=subnets,
                 settings=SessionSettings(budget_s=budget, seed=seed),
@@ -68,6 +62,18 @@ def main(
                 f"{summary.target.name}: {summary.measured} subnets measured, {summary.drifted} "
                 f"marked, {summary.failed} failed."
             )
+
+
+def _target(words: str) -> Target:
+    parts = _WORDS.fullmatch(words)
+    if parts is None:
+        raise UsageError(f"{words!r} is no target: write one like {TARGETS[0]}.")
+    return resolve_target(
+        device="cpu",
+        runtime=parts["runtime"],
+        precision=parts["precision"],
+        threads=int(parts["threads"]),
+    )
 
 
 if __name__ == "__main__":

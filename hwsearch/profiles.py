@@ -15,7 +15,14 @@ from typing import Any, Literal
 from filelock import FileLock
 from pydantic import Field
 
-from hwsearch.drift_share import CORRECTED, FULL, corrected_by, drift_share
+from hwsearch.drift_share import (
+    ALL,
+    CORRECTED,
+    DriftShare,
+    corrected_by,
+    learn_drift_share,
+    with_group_ms,
+)
 from hwsearch.errors import ProfileError, UsageError
 from hwsearch.files import write_text
 from hwsearch.records import Measurement, Milliseconds, Record, Scope, SubnetConfig, Target
@@ -29,10 +36,18 @@ MIGRATIONS: tuple[Migration, ...] = ()
 
 
 class ReferenceAnchor(Record):
-    """The reference subnet of a profile, and its median latency in the profile's first session."""
+    """The reference subnet of a profile, and its median latency in the profile's first session.
+
+    Attributes:
+        subnet: the reference itself; None in profiles of earlier versions, where it has all layers
+            and the lowest resolution.
+        drift_share: how much of its drift the other subnets take, as far as repeats tell.
+    """
 
     subnet_id: str
     anchor_ms: Milliseconds
+    subnet: SubnetConfig | None = None
+    drift_share: DriftShare = ALL
 
 
 class StoredTarget(Record):
@@ -49,12 +64,12 @@ class Profile:
     """Measurements of one supernet's subnets on one target, in the order of the file.
 
     Profiles of one target merge by joining their files' lines. Where a subnet was measured more
-    than once, the later measurement stands before the earlier. Their latencies are corrected for
+    than once, the later measurement stands before the earlier. Latencies are corrected for
     `drift_share` of the drift.
     """
 
     measurements: tuple[Measurement, ...] = ()
-    drift_share: float = FULL
+    drift_share: DriftShare = ALL
 
     def latencies(
         self, scope: Scope = "full", *, include_drifted: bool = False
@@ -147,11 +162,13 @@ class ProfileStore:
     def append(self, measurement: Measurement) -> None:
         """Add one measurement, in one write that reaches the disk before this returns.
 
+        It is stored as corrected for all of the drift, whatever it was corrected for.
+
         Raises:
             ProfileError: the line could not be written.
         """
         path = self.measurements_file(measurement.supernet_id)
-        line = measurement.to_json().encode() + b"\n"
+        line = corrected_by(measurement, ALL).to_json().encode() + b"\n"
         with self._lock():
             self._ensure_target()
             try:
@@ -164,26 +181,55 @@ class ProfileStore:
         """All measurements of a supernet; an empty profile where there are none.
 
         All of them are held against one anchor, also lines that were joined from another profile of
-        the target, and corrected for as much of the drift as their repeats tell (`drift_share`);
-        the lines themselves are corrected for all of it. A last line that was cut short (the
-        machine went down while it was written) is dropped with a warning.
+        the target, and corrected for as much of the drift as `learn_drift_share` found when it was
+        last called. A last line that was cut short (the machine went down while it was written) is
+        dropped with a warning.
 
         Raises:
-            ProfileError: any other line is damaged; the message has its number.
+            ProfileError: any other line is damaged, the message has its number; or lines hang on
+                different references.
         """
+        known = self.reference(supernet_id)
+        share = known.drift_share if known else ALL
+        rows = self._held_against_one_anchor(supernet_id, known)
+        return Profile(tuple(corrected_by(row, share) for row in rows), share)
+
+    def learn_drift_share(self, supernet_id: str) -> DriftShare:
+        """Learn from all repeats how much of the drift subnets take; what is read hangs on it.
+
+        Nothing else changes it, so that latencies stay what they are while a search adds repeats.
+
+        Raises:
+            ProfileError: as `read`.
+        """
+        with self._lock():
+            stored = self._ensure_target()
+            known = stored.references.get(supernet_id)
+            if known is None:
+                return ALL
+            share = learn_drift_share(self._held_against_one_anchor(supernet_id, known))
+            anchor = known.model_copy(update={"drift_share": share})
+            references = {**stored.references, supernet_id: anchor}
+            self._write(stored.model_copy(update={"references": references}))
+        return share
+
+    def _held_against_one_anchor(
+        self, supernet_id: str, known: ReferenceAnchor | None
+    ) -> list[Measurement]:
         path = self.measurements_file(supernet_id)
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            return Profile()
-        measurements = tuple(_parse(content, path))
-        known = self.reference(supernet_id)
-        anchors = (row.drift.anchor_ms for row in measurements if row.drift is not None)
-        anchor_ms = known.anchor_ms if known else next(anchors, None)
-        if anchor_ms is not None:
-            measurements = tuple(held_against(row, anchor_ms) for row in measurements)
-        share = drift_share(measurements)
-        return Profile(tuple(corrected_by(row, share) for row in measurements), share)
+            return []
+        rows = with_group_ms(_parse(content, path))
+        drifts = [row.drift for row in rows if row.drift is not None]
+        if len({drift.reference_id for drift in drifts}) > 1:
+            raise ProfileError(
+                f"The lines of {path} hang on different reference subnets, as where profiles of "
+                "two versions were joined: keep those of one."
+            )
+        anchor_ms = known.anchor_ms if known else next((d.anchor_ms for d in drifts), None)
+        return rows if anchor_ms is None else [held_against(row, anchor_ms) for row in rows]
 
     def reference(self, supernet_id: str) -> ReferenceAnchor | None:
         """The reference of a supernet's profile, if its first session has set one."""

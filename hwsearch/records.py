@@ -258,10 +258,23 @@ class Drift(Record):
     The anchor is the reference's median in the first session of the profile. A raw latency times
     `anchor_ms / around_ms` is roughly the drift-corrected latency, which each of the calls was
     corrected for by itself.
+
+    Attributes:
+        around_ms: the reference's latency while this subnet had its turns.
+        anchor_ms: what it took in the first session.
+        group_ms: the median of `around_ms` over the subnets that were timed together; in profiles
+            of earlier versions it is found when they are read.
+        reference_id: which subnet it is; None in older profiles, where it has all layers and the
+            lowest resolution.
+        share_correction: the logarithm of what the corrected latencies were multiplied by, because
+            subnets take another share of the drift than all of it. As it is stored it is 0.
     """
 
     around_ms: Milliseconds
     anchor_ms: Milliseconds
+    group_ms: Milliseconds | None = None
+    reference_id: str | None = None
+    share_correction: float = 0.0
 
 
 class GpuState(Record):

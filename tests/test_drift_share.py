@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsearch.drift_share import CORRECTED, FULL, corrected_by, drift_share
-from hwsearch.profiles import ProfileStore
+from hwsearch.drift_share import (
+    ALL,
+    CORRECTED,
+    MIN_SESSIONS,
+    DriftShare,
+    corrected_by,
+    learn_drift_share,
+    with_group_ms,
+)
+from hwsearch.errors import ProfileError
+from hwsearch.profiles import ProfileStore, ReferenceAnchor
 from hwsearch.records import Drift, LayerConfig, Measurement, SubnetConfig, Target
 
 TARGET = Target(device="cpu", device_name="Fake", runtime="onnxruntime", runtime_version="1.30.0")
@@ -14,13 +23,13 @@ ANCHOR_MS = 10.0
 GROUP = 8
 
 
-def measured(number, *, slowness, share, noise=0.0, repeat=0, session="s", **changes):
+def measured(number, *, slowness, share, error=0.0, repeat=0, session="s", reference_error=0.0):
     """A subnet that really takes `number` + 1 ms, as a session would record it."""
     subnet = SubnetConfig(
         resolution=64, layers=(LayerConfig(index=0, mlp_width=number + 1, heads=1),)
     )
-    raw_ms = (number + 1) * slowness**share * np.exp(noise)
-    corrected = float(raw_ms / slowness)
+    seen = slowness * float(np.exp(reference_error))
+    corrected = float((number + 1) * slowness**share * np.exp(error) / seen)
     return Measurement(
         supernet_id="fake",
         subnet_id=subnet.id,
@@ -32,93 +41,196 @@ def measured(number, *, slowness, share, noise=0.0, repeat=0, session="s", **cha
         decoder_ms=0.2 * corrected,
         low_ms=0.99 * corrected,
         high_ms=1.01 * corrected,
-        drift=Drift(around_ms=ANCHOR_MS * slowness, anchor_ms=ANCHOR_MS),
-        **changes,
+        drift=Drift(
+            around_ms=1.1 * ANCHOR_MS * seen, anchor_ms=ANCHOR_MS, group_ms=ANCHOR_MS * seen
+        ),
     )
 
 
-def profile(share, *, seed=0, groups=6, drift=0.05, scatter=0.01):
-    """Each group in two sessions, each session at a speed of its own."""
+def profile(share, *, seed=0, groups=8, drift=0.05, common=0.005, scatter=0.005, reference=0.0):
+    """Each group in two sessions, each at a speed of its own and with an error of its own."""
     rng = np.random.default_rng(seed)
     rows = []
     for repeat in (0, 1):
         for group in range(groups):
             slowness = float(np.exp(drift * rng.standard_normal()))
-            for number in range(GROUP * group, GROUP * (group + 1)):
-                noise = scatter * rng.standard_normal()
-                session = f"{repeat}-{group}"
-                rows.append(
-                    measured(
-                        number,
-                        slowness=slowness,
-                        share=share,
-                        noise=noise,
-                        repeat=repeat,
-                        session=session,
-                    )
+            error, reference_error = rng.standard_normal(2) * (common, reference)
+            rows += [
+                measured(
+                    number,
+                    slowness=slowness,
+                    share=share,
+                    error=error + scatter * rng.standard_normal(),
+                    repeat=repeat,
+                    session=f"{repeat}-{group}",
+                    reference_error=reference_error,
                 )
+                for number in range(GROUP * group, GROUP * (group + 1))
+            ]
     return rows
+
+
+def mean_error(rows, share=ALL):
+    """Of latencies against the truth, by their logarithms."""
+    latencies = [corrected_by(row, share).latency_ms() for row in rows]
+    true = [row.subnet.layers[0].mlp_width for row in rows]
+    return float(np.abs(np.log(np.array(latencies) / true)).mean())
 
 
 @settings(deadline=None, max_examples=20)
 @given(share=st.floats(0.4, 1.6), seed=st.integers(0, 2**32 - 1))
 def test_the_share_is_found_where_the_machine_changed_between_the_repeats(share, seed):
-    found = drift_share(profile(share, seed=seed, groups=8))
-    assert abs(found - share) < 0.15 + 0.2 * abs(share - FULL)  # the prior draws it towards 1
+    rows = profile(share, seed=seed, groups=12)
+    found = learn_drift_share(rows)
+    assert abs(found.share - share) < 0.12 + 0.3 * abs(share - 1)  # the prior draws it towards 1
+    assert mean_error(rows, found) < mean_error(rows) + 0.001
 
 
-def test_a_reference_that_is_slow_all_by_itself_is_not_followed():
-    assert drift_share(profile(0.0, groups=20, drift=0.2)) < 0.1
+def test_latencies_of_a_machine_in_another_state_come_out_right():
+    found = learn_drift_share(profile(0.6))
+    later = [measured(number, slowness=1.1, share=0.6) for number in range(20)]
+    assert mean_error(later) > 0.035
+    assert mean_error(later, found) < 0.015
 
 
-def test_a_few_repeats_at_almost_one_speed_tell_next_to_nothing():
-    """Two subnets in one session, which by chance differ just as the reference did."""
-    rows = [
-        measured(number, slowness=1 + 0.006 * repeat, share=0.0, repeat=repeat, session=f"{repeat}")
+def test_a_reference_that_wanders_all_by_itself_is_not_followed():
+    rows = profile(1.0, groups=20, drift=0.0, reference=0.03)
+    found = learn_drift_share(rows)
+    assert found.share < 0.3
+    assert mean_error(rows, found) < 0.5 * mean_error(rows)
+
+
+def test_beyond_what_was_seen_all_of_the_drift_is_taken():
+    """What the reference's own error teaches at a quiet machine says nothing of a busy one."""
+    found = learn_drift_share(profile(1.0, groups=20, drift=0.0, reference=0.01))
+    assert found.reach < 0.1
+    busy = [measured(number, slowness=2.0, share=1.0) for number in range(20)]
+    assert mean_error(busy, found) <= found.reach
+
+
+@pytest.mark.parametrize(("sessions", "is_told"), [(MIN_SESSIONS - 1, False), (MIN_SESSIONS, True)])
+def test_few_sessions_tell_nothing_for_each_has_an_error_that_its_subnets_share(sessions, is_told):
+    assert (learn_drift_share(profile(0.3, groups=sessions)) != ALL) == is_told
+
+
+def test_many_pairs_of_one_session_count_as_one():
+    """A session of many subnets with a great error of its own does not outweigh the others."""
+    rows = profile(1.0, groups=6)
+    many = [
+        measured(
+            1000 + number,
+            slowness=1 + 0.1 * repeat,
+            share=1.0,
+            error=-0.05 * repeat,
+            repeat=repeat,
+            session=f"great {repeat}",
+        )
         for repeat in (0, 1)
-        for number in (0, 1)
+        for number in range(200)
     ]
-    assert drift_share(rows) == pytest.approx(FULL, abs=0.05)
+    assert abs(learn_drift_share([*rows, *many]).share - 1) < 0.35  # by the pairs it would be 0.5
 
 
 def test_without_repeats_all_of_the_drift_is_taken():
-    assert drift_share([]) == FULL
-    assert drift_share(profile(0.5)[: 6 * GROUP]) == FULL
+    assert learn_drift_share([]) == ALL
+    assert learn_drift_share([row for row in profile(0.5) if not row.repeat]) == ALL
 
 
-@pytest.mark.parametrize("changes", [{"drifted": True}, {"repeat": 0}])
-def test_what_is_marked_or_measured_again_does_not_count(changes):
-    """Measurements of a law of their own: left out, or replaced by the later ones of repeat 0."""
-    wrong = [row.model_copy(update=changes) for row in profile(1.6, seed=1) if row.repeat]
-    assert drift_share([*wrong, *profile(0.6)]) == drift_share(profile(0.6))
+def test_what_is_marked_or_failed_does_not_count():
+    sound = profile(0.6)
+    marked = [row.model_copy(update={"drifted": True}) for row in profile(1.6, seed=1)]
+    nothing = dict.fromkeys(CORRECTED) | {"drift": None, "error": "crash"}
+    failed = [row.model_copy(update=nothing) for row in profile(1.6, seed=2)]
+    assert learn_drift_share([*marked, *sound, *failed]) == learn_drift_share(sound)
+
+
+def test_of_a_repeat_that_was_done_again_the_last_counts():
+    wrong = [row for row in profile(1.6, seed=1) if row.repeat]
+    sound = profile(0.6)
+    assert learn_drift_share([*wrong, *sound]) == learn_drift_share(sound)
 
 
 def test_the_corrected_latency_is_the_true_one_at_the_right_share():
     row = measured(6, slowness=1.3, share=0.7)
     assert row.latency_ms() < 0.95 * 7
-    right = corrected_by(row, 0.7)
+    right = corrected_by(row, DriftShare(share=0.7, reach=1.0))
     assert right.latency_ms() == pytest.approx(7)
     for name in CORRECTED:
         assert getattr(right, name) / getattr(row, name) == pytest.approx(7 / row.latency_ms())
-    assert corrected_by(row, FULL) == row
+
+
+def test_correcting_twice_is_correcting_once():
+    row = measured(6, slowness=1.3, share=0.7)
+    share = DriftShare(share=0.7, reach=1.0)
+    once = corrected_by(row, share)
+    assert corrected_by(once, share) == once
+    assert corrected_by(once, ALL).latency_ms() == pytest.approx(row.latency_ms())
 
 
 def test_a_failure_stays_as_it_is():
     row = measured(0, slowness=1.3, share=1.0)
     failed = row.model_copy(update=dict.fromkeys(CORRECTED) | {"drift": None, "error": "crash"})
-    assert corrected_by(failed, 0.5) == failed
+    assert corrected_by(failed, DriftShare(share=0.5, reach=1.0)) == failed
 
 
-def test_a_profile_is_read_by_its_share_and_stored_without(tmp_path):
+def test_older_lines_take_the_median_of_their_session():
+    def older(around_ms, session):
+        row = measured(0, slowness=1.0, share=1.0, session=session)
+        return row.model_copy(update={"drift": Drift(around_ms=around_ms, anchor_ms=ANCHOR_MS)})
+
+    newer = measured(0, slowness=1.5, share=1.0, session="b")
+    rows = with_group_ms([older(12, "a"), older(11, "a"), older(19, "a"), older(9, "c"), newer])
+    assert [row.drift.group_ms for row in rows] == [12, 12, 12, 9, 15]
+
+
+@pytest.fixture
+def store(tmp_path):
     store = ProfileStore(tmp_path, TARGET)
-    rows = profile(0.6, scatter=0.001)
+    store.agree_on_reference("fake", ReferenceAnchor(subnet_id="r", anchor_ms=ANCHOR_MS))
+    return store
+
+
+def test_a_profile_is_read_by_the_share_that_was_last_learnt(store):
+    rows = profile(0.6)
     for row in rows:
         store.append(row)
+    plain = store.read("fake")
+    assert plain.measurements == tuple(rows)
+    share = store.learn_drift_share("fake")
+    assert share == learn_drift_share(rows)
     found = store.read("fake")
-    assert found.drift_share == drift_share(rows) < 0.8
+    assert found.drift_share == share
+    assert found.measurements == tuple(corrected_by(row, share) for row in rows)
+    store.append(measured(0, slowness=1.1, share=1.5, repeat=2, session="a search's"))
+    assert store.read("fake").drift_share == share
+    assert store.learn_drift_share("fake") != share
+
+
+def test_lines_are_stored_as_corrected_for_all_of_the_drift(store):
+    rows = profile(0.6)
+    for row in rows:
+        store.append(corrected_by(row, DriftShare(share=0.6, reach=1.0)))
     lines = store.measurements_file("fake").read_text().splitlines()
-    assert [Measurement.from_json(line) for line in lines] == rows
-    _, latencies = found.latencies()
-    errors = np.abs(np.array(latencies) / np.arange(1, len(latencies) + 1) - 1)
-    _, plain = type(found)(tuple(rows)).latencies()
-    assert errors.mean() < 0.5 * np.abs(np.array(plain) / np.arange(1, len(plain) + 1) - 1).mean()
+    for line, row in zip(lines, rows, strict=True):
+        stored = Measurement.from_json(line)
+        assert stored.drift.share_correction == 0
+        assert stored.latency_ms() == pytest.approx(row.latency_ms())
+
+
+def test_joined_lines_of_another_anchor_teach_the_same(store):
+    rows = profile(0.6)
+    for row in rows:
+        other = row.drift.model_copy(update={"anchor_ms": 2 * ANCHOR_MS})
+        twice = {name: 2 * getattr(row, name) for name in CORRECTED}
+        is_joined = row.session_id.endswith(("0", "3"))
+        store.append(row.model_copy(update={**twice, "drift": other}) if is_joined else row)
+    assert store.learn_drift_share("fake").share == pytest.approx(learn_drift_share(rows).share)
+
+
+def test_lines_of_two_references_are_refused(store):
+    row = measured(0, slowness=1.0, share=1.0)
+    store.append(row)
+    other = row.drift.model_copy(update={"reference_id": "typical"})
+    store.append(row.model_copy(update={"drift": other}))
+    with pytest.raises(ProfileError, match="different reference subnets"):
+        store.read("fake")

@@ -69,16 +69,17 @@ def stratified_sample(
 
 @lru_cache
 def typical_subnet(space: SearchSpace, geometry: SamGeometry) -> SubnetConfig:
-    """The subnet that all others are the least unlike: the machine's changes act on it as on them.
+    """A subnet in the middle of all costs: the machine's changes act on it as on most.
 
     How much a change of the machine slows a subnet down hangs on what it spends its time with.
     Of `DRAWS` subnets, the one that is nearest to their middle in the logarithms of all costs, each
-    in its own spread, is returned; the same one each time.
+    in its own spread, is returned. It hangs on the space's choices, not on which layers matter.
     """
+    in_order = space.model_copy(update={"removal_order": tuple(sorted(space.removal_order))})
     rng = np.random.default_rng(0)
-    configs = list(dict.fromkeys(space.sample(rng) for _ in range(DRAWS)))
+    configs = list(dict.fromkeys(in_order.sample(rng) for _ in range(DRAWS)))
     costs = FeatureBuilder(geometry).matrix(configs)[:, SCHEMA.places(SCHEMA.operators)]
-    logs = np.log(costs + np.finfo(float).tiny)
+    logs = np.log(np.maximum(costs, 1))
     spread = logs.std(axis=0)
     apart = (logs - np.median(logs, axis=0)) / np.where(spread > 0, spread, 1)
     return configs[int(np.argmin(np.square(apart).sum(axis=1)))]

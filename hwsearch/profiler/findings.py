@@ -36,6 +36,7 @@ def judge_group(
     origin: Origin,
     conditions: Conditions,
     anchor_ms: float | None,
+    reference_id: str,
     settings: SessionSettings,
     rng: np.random.Generator,
 ) -> tuple[float, list[Measurement]]:
@@ -50,6 +51,7 @@ def judge_group(
         origin: what all measurements of the session have in common.
         conditions: those of the group.
         anchor_ms: the reference's latency in the first session; None in that session.
+        reference_id: which subnet the reference is.
         settings: what is to be trusted.
         rng: of the bootstrap.
 
@@ -59,6 +61,8 @@ def judge_group(
     timed = {number: turns for number, turns in times.slices.items() if turns}
     calls, reference = steady_calls(timed, times.reference)
     anchor_ms = anchor_ms or reference.median_ms
+    slowness = {number: float(np.median(own.slowness)) for number, own in calls.items()}
+    group_ms = reference.median_ms * float(np.median([*slowness.values()])) if slowness else None
     measurements = []
     for number, subject in enumerate(group):
         new = functools.partial(
@@ -76,7 +80,7 @@ def judge_group(
             continue
         turns = times.slices[number]
         found = estimate(calls[number], reference, rng=rng)
-        around_ms = reference.median_ms * float(np.median(calls[number].slowness))
+        around_ms = reference.median_ms * slowness[number]
         measurements.append(
             new(
                 encoder=summarise(np.concatenate([turn.encoder for turn in turns]), rng=rng),
@@ -85,7 +89,12 @@ def judge_group(
                 decoder_ms=anchor_ms * found.decoder,
                 low_ms=anchor_ms * found.low,
                 high_ms=anchor_ms * found.high,
-                drift=Drift(around_ms=around_ms, anchor_ms=anchor_ms),
+                drift=Drift(
+                    around_ms=around_ms,
+                    anchor_ms=anchor_ms,
+                    group_ms=group_ms,
+                    reference_id=reference_id,
+                ),
                 drifted=_is_doubtful(found, calls[number], settings),
                 memory_bytes=times.memory_bytes.get(number),
             )

@@ -187,6 +187,7 @@ def _measure(
                 origin=session.origin,
                 conditions=conditions.model_copy(update={"gpu": gpu}),
                 anchor_ms=anchor_ms,
+                reference_id=reference.subnet.id,
                 settings=session.settings,
                 rng=session.rng,
             )

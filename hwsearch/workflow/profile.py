@@ -73,7 +73,7 @@ def profile_supernet(
         workspace: the profile is written into its `profiles`.
         samples: how many distinct subnets the sample has; more of them than before keep those that
             are measured already.
-        subnets: measure these in place of a sample; the first of them are measured twice.
+        subnets: measure these in place of a sample; the first quarter of them twice.
         goal: when to stop measuring further ones; None measures no others. With a goal, the sample
             has as many as a predictor needs at least.
         settings: how carefully to measure.
@@ -89,11 +89,14 @@ def profile_supernet(
     progress = progress or SilentProgress()
     store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
     stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=seed), progress)
+    before = len(stopwatch.profile.measurements)
     if subnets is None:
         count = max(samples, MIN_SAMPLES) if goal else samples
         subnets = stratified_sample(supernet.space, supernet.geometry, count, seed=seed)
-    _measure_twice(stopwatch, subnets)
+    _measure_twice(stopwatch, list(dict.fromkeys(subnets)))
     error = _measure_until(goal, supernet, stopwatch, seed=seed) if goal else None
+    if len(stopwatch.profile.measurements) > before:
+        store.learn_drift_share(supernet.id)
     summary = summarise_profile(supernet, store)
     if not summary.measured and not summary.drifted:
         raise ProfileError(stopwatch.profile.why_empty(supernet.id, target))
@@ -171,7 +174,7 @@ def _missing(wanted: Sequence[SubnetConfig], profile: Profile) -> list[SubnetCon
 
 
 def _to_repeat(wanted: Sequence[SubnetConfig], profile: Profile) -> list[SubnetConfig]:
-    """The first of the sample, which cover the sizes as all do, unless measured twice already."""
+    """The first, which in a sample cover the sizes as all do, unless measured twice already."""
     count = max(MIN_REPEATED, round(REPEATED_SHARE * len(wanted)))
     repeated = {
         m.subnet_id for m in profile.measurements if m.repeat and m.error is None and not m.drifted

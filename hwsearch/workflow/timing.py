@@ -18,7 +18,7 @@ from hwsearch.profiler.session import SessionReport, SessionSettings, Subject, m
 from hwsearch.profiler.supervisor import Nursery
 from hwsearch.profiles import Profile, ProfileStore, ReferenceAnchor, held_against
 from hwsearch.progress import Progress
-from hwsearch.records import Measurement, SubnetConfig, Target
+from hwsearch.records import Drift, Measurement, SubnetConfig, Target
 from hwsearch.runtime.gpus import is_on_gpu
 from hwsearch.runtime.model_files import export_decoder_for, export_encoder_for, model_suffix
 from hwsearch.supernet.supernet import Supernet
@@ -151,7 +151,7 @@ class Stopwatch:
             nonlocal agreed
             number = earlier.get(measurement.subnet_id, 0) if repeat is None else repeat
             if measurement.drift is not None:
-                agreed = agreed or self._agreed_anchor(measurement.drift.anchor_ms)
+                agreed = agreed or self._agreed_anchor(measurement.drift, reference.subnet)
                 measurement = held_against(measurement, agreed.anchor_ms)
             numbered = measurement.model_copy(update={"repeat": number})
             self.store.append(numbered)
@@ -161,18 +161,26 @@ class Stopwatch:
 
     @property
     def reference(self) -> SubnetConfig:
-        """A typical subnet, for the machine's drift is to act on it as on most.
+        """The one that the profile was begun with; in a new one a typical subnet.
 
-        A profile that was begun with all layers at the lowest resolution keeps to that one. It
-        waits for its weights more than others do; held against it, the mean of 21 subnets of
-        one thread's ONNX Runtime wandered by 1.3 % while that against a typical one did by 0.8 %.
+        Earlier versions took all layers at the lowest resolution. That one waits for its weights
+        more than others do: held against it, the mean of 21 subnets wandered by 1.3 % on one thread
+        of ONNX Runtime, against a typical one by 0.8 %.
         """
         space = self.supernet.space
         earlier = space.largest.model_copy(update={"resolution": space.resolutions[0]})
         known = self.store.reference(self.supernet.id)
-        if known is not None and known.subnet_id == earlier.id:
-            return earlier
-        return typical_subnet(space, self.supernet.geometry)
+        if known is None:
+            typical = typical_subnet(space, self.supernet.geometry)
+            ids = {row.drift.reference_id for row in self.profile.measurements if row.drift}
+            return earlier if None in ids else typical
+        first = known.subnet or earlier
+        if first.id == known.subnet_id and space.contains(first):
+            return first
+        raise ProfileError(
+            f"The profile of {self.supernet.id} hangs on reference {known.subnet_id}, which is not "
+            "in this supernet's search space: use another --workspace."
+        )
 
     @property
     def _one_by_one(self) -> Stopwatch:
@@ -200,8 +208,6 @@ class Stopwatch:
         nursery: Nursery | None,
     ) -> SessionReport:
         known = self.store.reference(self.supernet.id)
-        if known and known.subnet_id != reference.subnet.id:
-            raise ProfileError(self._other_reference(known))
         return measure(
             subjects,
             reference=reference,
@@ -215,23 +221,20 @@ class Stopwatch:
             nursery=nursery,
         )
 
-    def _agreed_anchor(self, anchor_ms: float) -> ReferenceAnchor:
+    def _agreed_anchor(self, drift: Drift, reference: SubnetConfig) -> ReferenceAnchor:
         """The profile's anchor: this session's, unless the profile had one.
 
         The first session's is stored before the first line that hangs on it, since the session may
         be stopped. Where two sessions began an empty profile, one of them was slower.
         """
-        mine = ReferenceAnchor(subnet_id=self.reference.id, anchor_ms=anchor_ms)
+        mine = ReferenceAnchor(subnet_id=reference.id, anchor_ms=drift.anchor_ms, subnet=reference)
         agreed = self.store.agree_on_reference(self.supernet.id, mine)
         if agreed.subnet_id != mine.subnet_id:
-            raise ProfileError(self._other_reference(agreed))
+            raise ProfileError(
+                f"Another session began the profile of {self.supernet.id} with the reference "
+                f"{agreed.subnet_id}: run this again."
+            )
         return agreed
-
-    def _other_reference(self, known: ReferenceAnchor) -> str:
-        return (
-            f"The profile of {self.supernet.id} hangs on reference {known.subnet_id}, and this "
-            f"supernet's search space has {self.reference.id}: use another --workspace."
-        )
 
     def _report(self, measurements: Sequence[Measurement]) -> None:
         drifted = sum(measurement.drifted for measurement in measurements)

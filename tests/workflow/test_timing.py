@@ -7,12 +7,13 @@ import pytest
 from listener import Listener
 from tiny import GEOMETRY, randomised_sam, tiny_supernet
 
-from hwsearch.drift_share import CORRECTED
+from hwsearch import profiles
+from hwsearch.drift_share import CORRECTED, DriftShare
 from hwsearch.errors import ProfileError
 from hwsearch.profiler.session import SessionSettings, measure
 from hwsearch.profiles import ProfileStore, ReferenceAnchor, held_against
 from hwsearch.progress import SilentProgress
-from hwsearch.records import Target
+from hwsearch.records import Measurement, Target
 from hwsearch.space import default_space
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow import timing
@@ -86,18 +87,25 @@ def test_a_profile_that_is_stopped_keeps_its_groups_and_its_anchor(tmp_path):
     assert {row.drift.anchor_ms for row in rows} == {anchor.anchor_ms}
 
 
-def test_a_space_with_another_reference_can_t_join_a_profile(tmp_path):
+@pytest.mark.parametrize("has_it", [True, False])
+def test_a_space_joins_a_profile_if_it_has_its_reference(tmp_path, has_it):
     first = stopwatch(tmp_path)
     first.measure_all([first.supernet.space.largest])
-    other = Supernet(
-        randomised_sam(0), GEOMETRY, default_space(GEOMETRY, resolutions=(112, 128), min_depth=2)
-    )
-    with pytest.raises(ProfileError, match="another --workspace"):
-        stopwatch(tmp_path, supernet=other).measure_all([other.space.smallest])
+    resolution = first.reference.resolution
+    assert resolution < GEOMETRY.image_size
+    resolutions = (resolution, GEOMETRY.image_size) if has_it else (GEOMETRY.image_size,)
+    space = default_space(GEOMETRY, resolutions=resolutions, min_depth=2)
+    other = stopwatch(tmp_path, supernet=Supernet(randomised_sam(0), GEOMETRY, space))
+    if has_it:
+        other.measure_all([space.smallest])
+        assert len(other.profile.measurements) == 2
+    else:
+        with pytest.raises(ProfileError, match="another --workspace"):
+            other.measure_all([space.smallest])
 
 
-def test_a_profile_keeps_to_the_reference_that_it_was_begun_with(tmp_path):
-    """Earlier versions took all layers at the lowest resolution."""
+def test_a_profile_keeps_to_the_reference_of_earlier_versions(tmp_path):
+    """They took all layers at the lowest resolution."""
     watch = stopwatch(tmp_path)
     space = watch.supernet.space
     earlier = space.largest.model_copy(update={"resolution": space.resolutions[0]})
@@ -106,36 +114,62 @@ def test_a_profile_keeps_to_the_reference_that_it_was_begun_with(tmp_path):
     watch.store.agree_on_reference(watch.supernet.id, anchor)
     assert watch.reference == earlier
     (row,) = watch.measure_all([space.smallest])
-    assert row.drift.anchor_ms == 5.0
+    assert (row.drift.anchor_ms, row.drift.reference_id) == (5.0, earlier.id)
+
+
+def test_a_profile_of_earlier_lines_keeps_to_their_reference_though_it_is_not_stored(tmp_path):
+    watch = stopwatch(tmp_path)
+    space = watch.supernet.space
+    (row,) = watch.measure_all([space.smallest])
+    older = row.model_copy(update={"drift": row.drift.model_copy(update={"reference_id": None})})
+    watch.store.measurements_file(watch.supernet.id).write_text(older.to_json() + "\n")
+    (watch.store.folder / "target.json").unlink()
+    assert watch.reference == space.largest.model_copy(update={"resolution": space.resolutions[0]})
+
+
+def test_supernets_of_one_space_share_a_profile_whatever_layers_matter(tmp_path):
+    """Which layers go first hangs on the weights, which latencies do not hang on."""
+    first = stopwatch(tmp_path)
+    order = tuple(reversed(first.supernet.space.removal_order))
+    space = first.supernet.space.model_copy(update={"removal_order": order})
+    second = stopwatch(tmp_path, supernet=Supernet(randomised_sam(1), GEOMETRY, space))
+    assert second.supernet.space.removal_order != first.supernet.space.removal_order
+    first.measure_all([space.largest])
+    second.measure_all([space.largest])
+    assert [row.repeat for row in second.profile.measurements] == [0, 1]
+    assert len({row.drift.reference_id for row in second.profile.measurements}) == 1
+
+
+def test_a_profile_keeps_to_a_reference_that_is_typical_no_more(tmp_path):
+    watch = stopwatch(tmp_path)
+    largest = watch.supernet.space.largest
+    anchor = ReferenceAnchor(subnet_id=largest.id, anchor_ms=5.0, subnet=largest)
+    watch.store.agree_on_reference(watch.supernet.id, anchor)
+    (row,) = watch.measure_all([largest])
+    assert (row.drift.anchor_ms, row.drift.reference_id) == (5.0, largest.id)
 
 
 def test_new_latencies_take_the_share_of_the_drift_that_the_profile_tells(tmp_path, monkeypatch):
-    """The machine is half as fast in all that follows, and the subnet does not mind."""
     watch = stopwatch(tmp_path)
     smallest = watch.supernet.space.smallest
     watch.measure_all([smallest])
-    (first_ms,) = watch.profile.latencies()[1]
 
     def beside_a_slow_reference(subjects, *, on_measurement, **conditions):
-        def row_of(row):
-            drift = row.drift.model_copy(update={"around_ms": 2 * row.drift.anchor_ms})
-            halves = {name: getattr(first, name) / 2 for name in CORRECTED}
-            on_measurement(row.model_copy(update={**halves, "drift": drift}))
+        def keep(row):
+            slow = row.drift.model_copy(update={"group_ms": 1.2 * row.drift.anchor_ms})
+            on_measurement(row.model_copy(update={"drift": slow}))
 
-        first = watch.profile.measurements[0]
-        return measure(subjects, on_measurement=row_of, **conditions)
+        return measure(subjects, on_measurement=keep, **conditions)
 
-    (first,) = watch.profile.measurements
-    share = {"drift": first.drift.model_copy(update={"around_ms": first.drift.anchor_ms})}
-    watch.store.measurements_file(watch.supernet.id).write_text(
-        first.model_copy(update=share).to_json() + "\n"
-    )
     monkeypatch.setattr(timing, "measure", beside_a_slow_reference)
-    wholly, partly = watch.latencies_ms([smallest])[0], watch.latencies_ms([smallest])[0]
-    assert wholly == pytest.approx(first_ms / 2)  # no repeat was there yet
-    assert 0.9 * first_ms < partly < 1.1 * first_ms
-    stored = watch.store.measurements_file(watch.supernet.id).read_text().splitlines()
-    assert '"repeat":2' in stored[-1].replace(" ", "")
+    share = DriftShare(share=0.5, reach=1.0)
+    monkeypatch.setattr(profiles, "learn_drift_share", lambda rows: share)
+    watch.store.learn_drift_share(watch.supernet.id)
+    (row,) = watch.measure_all([smallest])
+    line = watch.store.measurements_file(watch.supernet.id).read_text().splitlines()[-1]
+    stored = Measurement.from_json(line)
+    assert row.latency_ms() == pytest.approx(1.2**0.5 * stored.latency_ms())
+    assert watch.profile.measurements[-1] == row
 
 
 def test_a_second_pass_over_a_subnet_is_a_repeat(tmp_path):
