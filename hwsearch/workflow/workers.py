@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from hwsearch.errors import HwsearchError
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import Deployment
+from hwsearch.search.interrupts import Interrupts
 from hwsearch.search.study import SubnetStudy
 from hwsearch.workflow.prepare import SearchRequest, prepare_search
 from hwsearch.workflow.workspace import Workspace
@@ -100,9 +101,11 @@ class Crew:
         progress: Progress,
     ) -> None:
         done, dead = 0, set[str]()
-        with progress.task("searching", total) as advance:
+        with progress.task("searching", total) as advance, Interrupts() as interrupts:
             while any(process.is_alive() for process in processes):
-                wait([process.sentinel for process in processes if process.is_alive()], LOOK_S)
+                alive = [process.sentinel for process in processes if process.is_alive()]
+                with interrupts.opened():  # not within the storage, where one may get lost
+                    wait(alive, LOOK_S)
                 before, done = done, len(study.judged)
                 if done > before:
                     advance(done - before, study.best_note())
