@@ -1,4 +1,4 @@
-"""Measures the profiles of `profiles/`: the demo's subnets, spread evenly over their sizes.
+"""Measures profiles like those of `profiles/`: the demo's subnets, spread evenly over their sizes.
 
     python benchmarks/build_reference_profiles.py --workspace DIR [--target onnxruntime-int8-t1]
 

@@ -223,7 +223,8 @@ class ProfileStore:
             return []
         rows = with_group_ms(_parse(content, path))
         drifts = [row.drift for row in rows if row.drift is not None]
-        if len({drift.reference_id for drift in drifts}) > 1:
+        older = known.subnet_id if known and known.subnet is None else None
+        if len({drift.reference_id or older for drift in drifts}) > 1:
             raise ProfileError(
                 f"The lines of {path} hang on different reference subnets, as where profiles of "
                 "two versions were joined: keep those of one."

@@ -167,8 +167,7 @@ class Stopwatch:
         more than others do: held against it, the mean of 21 subnets wandered by 1.3 % on one thread
         of ONNX Runtime, against a typical one by 0.8 %.
         """
-        space = self.supernet.space
-        earlier = space.largest.model_copy(update={"resolution": space.resolutions[0]})
+        space, earlier = self.supernet.space, self._earlier_reference
         known = self.store.reference(self.supernet.id)
         if known is None:
             typical = typical_subnet(space, self.supernet.geometry)
@@ -181,6 +180,11 @@ class Stopwatch:
             f"The profile of {self.supernet.id} hangs on reference {known.subnet_id}, which is not "
             "in this supernet's search space: use another --workspace."
         )
+
+    @property
+    def _earlier_reference(self) -> SubnetConfig:
+        space = self.supernet.space
+        return space.largest.model_copy(update={"resolution": space.resolutions[0]})
 
     @property
     def _one_by_one(self) -> Stopwatch:
@@ -227,7 +231,11 @@ class Stopwatch:
         The first session's is stored before the first line that hangs on it, since the session may
         be stopped. Where two sessions began an empty profile, one of them was slower.
         """
-        mine = ReferenceAnchor(subnet_id=reference.id, anchor_ms=drift.anchor_ms, subnet=reference)
+        mine = ReferenceAnchor(
+            subnet_id=reference.id,
+            anchor_ms=drift.anchor_ms,
+            subnet=None if reference == self._earlier_reference else reference,
+        )
         agreed = self.store.agree_on_reference(self.supernet.id, mine)
         if agreed.subnet_id != mine.subnet_id:
             raise ProfileError(

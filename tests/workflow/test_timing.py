@@ -125,6 +125,9 @@ def test_a_profile_of_earlier_lines_keeps_to_their_reference_though_it_is_not_st
     watch.store.measurements_file(watch.supernet.id).write_text(older.to_json() + "\n")
     (watch.store.folder / "target.json").unlink()
     assert watch.reference == space.largest.model_copy(update={"resolution": space.resolutions[0]})
+    watch.measure_all([space.largest])  # its lines name the reference, and the older one does not
+    watch.measure_all([space.smallest])
+    assert len(watch.profile.measurements) == 3
 
 
 def test_supernets_of_one_space_share_a_profile_whatever_layers_matter(tmp_path):
