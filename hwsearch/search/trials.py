@@ -92,10 +92,10 @@ class LostTrials:
             if not self._is_silent(trial) if worker is None else not worker.is_gone:
                 continue
             try:
-                self._study.tell(trial.number, state=TrialState.FAIL)
+                failed = self._study.tell(trial.number, state=TrialState.FAIL)
             except (ValueError, UpdateFinishedTrialError):
                 continue  # another process was faster
-            retry(self._study, trial)
+            retry(self._study, failed)  # which may have chosen more since it was looked at
 
     def _is_silent(self, trial: FrozenTrial) -> bool:
         if trial.params:  # somebody else's objective, whose heartbeats tell whether it lives

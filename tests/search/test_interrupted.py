@@ -132,6 +132,26 @@ def test_what_a_killed_worker_had_not_chosen_to_the_end_is_chosen_anew(storage: 
     assert parts.judged == whole.judged
 
 
+def test_what_a_worker_chose_while_others_looked_for_it_is_done_again(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+):
+    """It was at work on its choice as the trials were read, and killed before it was looked for."""
+    laboratory_study(storage)
+    study = optuna.load_study(study_name="leaves", storage=storage)
+    trial = study.ask()
+    trial.set_user_attr(WORKER, this_worker().model_copy(update={"started": 1.0}).to_json())
+    read_too_early = study.get_trials()
+    for name, where in distributions(laboratory_space()).items():
+        trial.suggest_int(name, where.low, where.high)
+    trial.set_user_attr(CHOSEN, "all of it")
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "get_trials", lambda **_: read_too_early)
+        LostTrials(study).retry()
+    (failed, queued) = study.trials
+    assert (failed.state, queued.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert queued.params == trial.params != {}
+
+
 def test_a_worker_whose_trial_others_gave_up_goes_on(storage: str):
     """A machine that slept for a while comes back: its trial was queued for somebody else."""
     lab = Lab()
