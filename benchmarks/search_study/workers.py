@@ -2,13 +2,15 @@
 
     cd benchmarks && python -m search_study.workers --json
 
-Each number of workers gets a study, a workspace and an accuracy cache of its own, and in each
-repeat the same seed, and therefore the same start. Several workers share the threads that PyTorch
-takes by itself; one is measured twice, with all of these threads, as `hwsearch search` runs it, and
-with as many as each of several has, which tells what they cost each other. Which subnets are judged
+Latencies are MACs, and no limit binds: what is measured is how fast accuracies are found and
+subnets are proposed. Each number of workers gets a study, a workspace and an accuracy cache of its
+own, and in each repeat the same seed, and therefore the same start. Several workers share the
+threads that PyTorch takes by itself; one is measured twice, with all of these threads, as `hwsearch
+search` runs it, and with as many as each of several has, which tells what they cost each other.
+With `--evaluate-on cuda` all of them find their accuracies on that GPU. Which subnets are judged
 after the start depends on how many work side by side: their mean MACs are told. The rate counts
-from the first trial's begin to the last one's end: starting the workers is told apart. Nothing else
-may run meanwhile.
+from the first trial's begin to the last one's end: starting the workers is told apart. What GPUs
+load with their first trial is in it. Nothing else may run meanwhile.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import json
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +34,11 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
 
+from hwsearch.compute import compute_device
 from hwsearch.costs import encoder_macs
+from hwsearch.predictor.latency_predictor import LatencyPredictor
+from hwsearch.predictor.sampling import stratified_sample
+from hwsearch.predictor.store import save_latency_predictor
 from hwsearch.progress import SilentProgress
 from hwsearch.runtime.hardware import cpu_name, logical_cores, physical_cores
 from hwsearch.search.storage import open_storage
@@ -42,6 +49,7 @@ from hwsearch.workflow.workers import Crew
 from hwsearch.workflow.workspace import Workspace
 
 OUT = Path(__file__).parents[1] / "results" / "search" / "workers.json"
+SAMPLES = 32  # subnets that the latency predictor is fitted on
 TARGET_MS = 1e4  # no limit that binds: rates are to be those of evaluations
 
 
@@ -90,9 +98,23 @@ def measure(request: SearchRequest, prepared_in: Path, *, threads: int) -> dict[
         }
 
 
+def write_predictor(workspace: Workspace, request: SearchRequest) -> None:
+    """A latency predictor that knows MACs alone, of a target that is not timed."""
+    supernet, (target,) = load_supernet(request.supernet_name), request.targets[0].targets
+    chosen = stratified_sample(supernet.space, supernet.geometry, SAMPLES)
+    latencies_ms = [encoder_macs(supernet.geometry, subnet) / 1e8 for subnet in chosen]
+    predictor = LatencyPredictor(supernet.geometry, target, supernet.id).fit(chosen, latencies_ms)
+    directory = workspace.predictor(target, supernet.id)
+    save_latency_predictor(predictor, directory, noise_floor_percent=None)
+
+
 def kind_of(row: dict[str, Any]) -> tuple[int, int]:
     """Workers and the threads of each."""
     return row["workers"], row["threads_each"]
+
+
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def main() -> None:
@@ -102,6 +124,13 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--max-views", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--evaluate-on", default="cpu")
+    parser.add_argument(
+        "--alone",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure one worker with the threads of each of several, too",
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -113,22 +142,20 @@ def main() -> None:
         study="workers",
         trials=options.trials,
         max_views=options.max_views,
+        allow_stale=True,
+        evaluate_on=options.evaluate_on,
     )
-    with TemporaryDirectory() as folder:  # profiles and fits a latency predictor
-        prepare_search(
-            load_supernet("demo"),
-            request,
-            workspace=Workspace(Path(folder)),
-            progress=SilentProgress(),
-        )
+    with TemporaryDirectory() as folder:
+        write_predictor(Workspace(Path(folder)), request)
         threads = torch.get_num_threads()
         kinds = [(count, max(1, threads // count)) for count in sorted({1, *options.workers})]
-        alone = [(1, each) for count, each in kinds if count > 1]
-        rows = [
-            measure(replace(request, workers=count, seed=seed), Path(folder), threads=each)
-            for seed in range(options.repeats)
-            for count, each in dict.fromkeys([*kinds, *alone])
-        ]
+        alone = [(1, each) for count, each in kinds if count > 1 and options.alone]
+        rows = []
+        for seed in range(options.repeats):
+            for count, each in dict.fromkeys([*kinds, *alone]):
+                one = replace(request, workers=count, seed=seed)
+                rows.append(measure(one, Path(folder), threads=each))
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     rates = {
         kind: float(
             np.median([row["evaluations_a_minute"] for row in rows if kind_of(row) == kind])
@@ -139,6 +166,8 @@ def main() -> None:
         "machine": cpu_name(),
         "cores": [physical_cores(), logical_cores()],
         "python": platform.python_version(),
+        "torch": torch.__version__,
+        "evaluate_on": _name_of(compute_device(options.evaluate_on)),
         "threads": threads,
         "max_views": options.max_views,
         "rows": rows,
@@ -148,7 +177,9 @@ def main() -> None:
                 "threads_each": each,
                 "evaluations_a_minute": rate,
                 "times_one_with_all_threads": round(rate / rates[1, threads], 2),
-                "times_one_with_as_many_threads": round(rate / rates[1, each], 2),
+                "times_one_with_as_many_threads": (
+                    round(rate / rates[1, each], 2) if (1, each) in rates else None
+                ),
             }
             for (count, each), rate in rates.items()
         ],
@@ -162,8 +193,8 @@ def main() -> None:
         print(
             f"{row['workers']} workers of {row['threads_each']} threads: "
             f"{row['evaluations_a_minute']:.1f} evaluations a minute, "
-            f"× {row['times_one_with_all_threads']:.2f} of one with all threads, "
-            f"× {row['times_one_with_as_many_threads']:.2f} of one with as many"
+            f"× {row['times_one_with_all_threads']} of one with all threads, "
+            f"× {row['times_one_with_as_many_threads']} of one with as many"
         )
 
 

@@ -79,6 +79,13 @@ def search(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that judge subnets on this machine.")
     ] = 1,
+    evaluate_on: Annotated[
+        str,
+        typer.Option(
+            help="What torch finds accuracies in fp32 on: cpu, cuda, cuda:N or mps. Other "
+            "precisions run in their runtime, where it runs."
+        ),
+    ] = "cpu",
     workspace: WorkspaceOption = Path(),
     seed: SeedOption = 0,
     allow_stale: StaleOption = False,
@@ -137,6 +144,7 @@ def search(
         max_views=max_views,
         seed=seed,
         workers=workers,
+        evaluate_on=evaluate_on,
         allow_stale=allow_stale,
     )
     with RichProgress() as progress:

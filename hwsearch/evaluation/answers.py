@@ -93,11 +93,12 @@ def _restore(logits: Tensor, view: View, frame: FittedView, resolution: int) -> 
 def _judge(masks: Tensor, ious: Tensor, view: View, *, keep: bool) -> Answers:
     """Hold P×M masks and their P×M predicted IoUs against the view's P objects."""
     predicted = masks.flatten(2)
-    truth = torch.from_numpy(view.masks).flatten(1).unsqueeze(1)
+    truth = torch.from_numpy(view.masks).to(masks.device).flatten(1).unsqueeze(1)
     overlap = (predicted & truth).sum(dim=-1)
     found = overlap / (predicted | truth).sum(dim=-1).clamp(min=1)
     best = ious.argmax(dim=-1, keepdim=True)
-    selected = masks[torch.arange(len(masks)), best[:, 0]].numpy() if keep else ()
+    rows = torch.arange(len(masks), device=masks.device)
+    selected = masks[rows, best[:, 0]].cpu().numpy() if keep else ()
     return Answers(
         selected=_floats(found.gather(-1, best)[:, 0]),
         oracle=_floats(found.max(dim=-1).values),
@@ -116,4 +117,4 @@ def _join(parts: Sequence[Answers]) -> Answers:
 
 
 def _floats(values: Tensor) -> Floats:
-    return values.numpy().astype(np.float64)
+    return values.cpu().numpy().astype(np.float64)

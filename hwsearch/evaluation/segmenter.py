@@ -42,7 +42,8 @@ class Segmenter(Protocol):
 
         Returns:
             B×P×M×S×S mask logits of the square input frame, above 0 on the object, and B×P×M
-            predicted IoUs. SAM has M = 3; the single-mask output takes no part.
+            predicted IoUs, on whatever device they were computed. SAM has M = 3; the single-mask
+            output takes no part.
         """
         ...
 
@@ -74,4 +75,4 @@ class SamSegmenter:
         """All prompts of all images in one pass; see `Segmenter.decode`."""
         device = embeddings.device
         logits, ious = decode(self._sam, embeddings, points.to(device), labels.to(device))
-        return logits[:, :, 1:].cpu(), ious[:, :, 1:].cpu()
+        return logits[:, :, 1:], ious[:, :, 1:]

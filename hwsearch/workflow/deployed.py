@@ -19,6 +19,7 @@ from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.bundle_segmenter import BundleSegmenter
 from hwsearch.workflow.scratch import scratch_folder
 
+CPU = torch.device("cpu")
 EXACT_RUNTIME = "torch-fp32"
 
 
@@ -67,21 +68,33 @@ def open_deployed(supernet: Supernet, subnet: SubnetConfig, target: Target) -> I
 
 
 @contextmanager
-def open_judged(supernet: Supernet, subnet: SubnetConfig, target: Target) -> Iterator[Segmenter]:
+def open_judged(
+    supernet: Supernet, subnet: SubnetConfig, target: Target, *, device: torch.device = CPU
+) -> Iterator[Segmenter]:
     """What a subnet's accuracy on a target is found with: in fp32 the model, else the files.
+
+    Args:
+        supernet: whose subnet it is.
+        subnet: what is judged.
+        target: where it is to run.
+        device: what torch computes the model on; files run in their runtime.
 
     Raises:
         ExportError, DeviceError: as `open_deployed`.
     """
     if target.precision == "fp32":
-        yield SamSegmenter(supernet.extract(subnet))
+        yield SamSegmenter(supernet.extract(subnet).to(device))
         return
     with open_deployed(supernet, subnet, target) as segmenter:
         yield segmenter
 
 
 def deployed_accuracy(
-    supernet: Supernet, chosen: EvaluationSet, targets: Sequence[Target]
+    supernet: Supernet,
+    chosen: EvaluationSet,
+    targets: Sequence[Target],
+    *,
+    device: torch.device = CPU,
 ) -> Callable[[SubnetConfig], float]:
     """A function from a subnet to its mIoU as these targets compute it, the least of theirs.
 
@@ -93,13 +106,14 @@ def deployed_accuracy(
         supernet: whose subnets are judged.
         chosen: what they are judged on.
         targets: where they are to run.
+        device: what torch computes on in fp32.
     """
     distinct = {runtime_of(target): target for target in targets}
 
     def judge(subnet: SubnetConfig) -> float:
         found = []
         for target in distinct.values():
-            with open_judged(supernet, subnet, target) as segmenter:
+            with open_judged(supernet, subnet, target, device=device) as segmenter:
                 found.append(evaluate_segmenter(segmenter, chosen).miou)
         return min(found)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
+from hwsearch.compute import compute_device
 from hwsearch.evaluation import EvaluationSet
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.progress import Progress
@@ -39,6 +42,7 @@ class SearchRequest:
         max_views: images or objects that each accuracy is found on.
         seed: source of all draws.
         workers: how many processes judge subnets on this machine.
+        evaluate_on: what torch finds accuracies in fp32 on: `cpu`, `cuda`, `cuda:N` or `mps`.
         allow_stale: accept profiles and predictors made under other versions.
     """
 
@@ -53,6 +57,7 @@ class SearchRequest:
     max_views: int = DEFAULT_VIEWS
     seed: int = 0
     workers: int = 1
+    evaluate_on: str = "cpu"
     allow_stale: bool = False
 
     @property
@@ -88,6 +93,7 @@ def prepare_search(
     Raises:
         HwsearchError: whatever the stages raise.
     """
+    device = compute_device(request.evaluate_on)
     targets = in_order(request.targets)
     for wanted in targets:
         if not wanted.measured_here:
@@ -113,7 +119,7 @@ def prepare_search(
         progress=progress,
     )
     objectives = Objectives(
-        evaluate=accuracy_as_deployed(supernet, data.search, targets),
+        evaluate=accuracy_as_deployed(supernet, data.search, targets, device=device),
         predict=latencies.predict,
         upper=latencies.upper,
         measure=latencies.measure,
@@ -140,12 +146,22 @@ def prepare_search(
 
 
 def accuracy_as_deployed(
-    supernet: Supernet, chosen: EvaluationSet, targets: Sequence[SearchTarget]
+    supernet: Supernet,
+    chosen: EvaluationSet,
+    targets: Sequence[SearchTarget],
+    *,
+    device: torch.device,
 ) -> Callable[[Deployment], float]:
-    """A function from a deployment to its mIoU in the precision that it is deployed in."""
+    """A function from a deployment to its mIoU in the precision that it is deployed in.
+
+    In fp32 torch finds it on `device`, in any other precision the target's runtime.
+    """
     by_precision = {
         precision: deployed_accuracy(
-            supernet, chosen, [wanted.in_precision(precision) for wanted in targets]
+            supernet,
+            chosen,
+            [wanted.in_precision(precision) for wanted in targets],
+            device=device,
         )
         for precision in targets[0].precisions
     }

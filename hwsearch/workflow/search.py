@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.compute import compute_device
 from hwsearch.errors import HwsearchError, InfeasibleError, UsageError
 from hwsearch.files import write_text
 from hwsearch.predictor.store import save_latency_predictor
@@ -89,7 +90,12 @@ def search_subnets(
             workspace.predictor(target, supernet.id),
             noise_floor_percent=noise_floor(stopwatch.profile.measurements),
         )
-    judge = accuracy_as_deployed(supernet, prepared.data.final, prepared.targets)
+    judge = accuracy_as_deployed(
+        supernet,
+        prepared.data.final,
+        prepared.targets,
+        device=compute_device(request.evaluate_on),
+    )
     final = _final_accuracies(judge, outcome, progress)
     result = _result(supernet, request, prepared, outcome, final)
     record = StudyRecord(result=result, candidates=outcome.candidates)

@@ -8,7 +8,10 @@ import pytest
 from hwsearch.cli.main import run
 from hwsearch.compute import compute_device
 from hwsearch.errors import DeviceError
-from hwsearch.supernet.store import load_supernet
+from hwsearch.runtime.devices import resolve_target
+from hwsearch.supernet.store import load_manifest, load_supernet
+from hwsearch.workflow.accuracy import search_data
+from hwsearch.workflow.deployed import deployed_accuracy
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
@@ -44,3 +47,15 @@ def test_a_supernet_trained_on_a_gpu_works_on_the_cpu(
     assert load_supernet(trained).weights_digest() != load_supernet("demo").weights_digest()
     before, after = (evaluated(name, "cpu", capsys)["miou"] for name in ("demo", trained))
     assert after == pytest.approx(before, abs=0.05)
+
+
+def test_a_search_finds_on_a_gpu_the_accuracies_that_it_finds_on_the_cpu():
+    supernet = load_supernet("demo")
+    target = resolve_target(device="cpu")
+    views = search_data("scenes", framing=load_manifest("demo").framing, max_views=24).search
+    on_cpu, on_gpu = (
+        deployed_accuracy(supernet, views, [target], device=compute_device(name))
+        for name in ("cpu", "cuda")
+    )
+    for subnet in (supernet.space.largest, supernet.space.smallest):
+        assert on_gpu(subnet) == pytest.approx(on_cpu(subnet), abs=1e-3)

@@ -14,7 +14,12 @@ from hwsearch.export.load import load_bundle
 from hwsearch.records import Target
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.bundle_segmenter import open_segmenter
-from hwsearch.workflow.deployed import OnePromptAtATime, deployed_accuracy, open_deployed
+from hwsearch.workflow.deployed import (
+    OnePromptAtATime,
+    deployed_accuracy,
+    open_deployed,
+    open_judged,
+)
 
 SUBNET = SUBNETS["mixed"]
 
@@ -43,6 +48,18 @@ def chosen() -> EvaluationSet:
 def test_fp32_is_judged_as_the_model_itself(supernet: Supernet, chosen: EvaluationSet):
     judge = deployed_accuracy(supernet, chosen, [cpu("fp32")])
     assert judge(SUBNET) == evaluate(supernet.extract(SUBNET), chosen).miou
+
+
+def test_the_model_is_judged_where_it_is_asked_for(supernet: Supernet, chosen: EvaluationSet):
+    """torch's `meta` device computes shapes alone, and stands for any other."""
+    elsewhere = torch.device("meta")
+    image = chosen.views[0].image[: SUBNET.resolution, : SUBNET.resolution]
+    with open_judged(supernet, SUBNET, cpu("fp32"), device=elsewhere) as segmenter:
+        assert segmenter.encode([image]).device == elsewhere
+    with open_judged(supernet, SUBNET, cpu("int8"), device=elsewhere) as segmenter:
+        assert segmenter.encode([image]).device.type == "cpu", "files run in their runtime"
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        deployed_accuracy(supernet, chosen, [cpu("fp32")], device=elsewhere)(SUBNET)
 
 
 def test_int8_is_judged_on_its_own_files(supernet: Supernet, chosen: EvaluationSet):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from listener import Listener
 from tiny import GEOMETRY, SUBNETS, tiny_supernet
 
@@ -15,13 +16,14 @@ from hwsearch.cli.options import parse_target
 from hwsearch.cli.search import told
 from hwsearch.costs import encoder_macs
 from hwsearch.data.scenes.write import write_scenes
-from hwsearch.errors import PredictorError, UsageError
+from hwsearch.errors import HwsearchError, PredictorError, UsageError
 from hwsearch.export.manifest import read_manifest
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.predictor.store import save_latency_predictor
 from hwsearch.records import Precision, SubnetConfig, Target
 from hwsearch.runtime.devices import resolve_target
 from hwsearch.search.storage import open_storage
+from hwsearch.workflow import prepare
 from hwsearch.workflow.prepare import SearchRequest
 from hwsearch.workflow.report import result_summary, summary_lines
 from hwsearch.workflow.search import load_study, search_subnets
@@ -305,3 +307,28 @@ def test_an_int8_pick_is_exported_as_it_was_searched(
             pick=number,
             engines=EngineOptions(),
         )
+
+
+def test_accuracies_are_found_where_the_request_says(
+    workspace: Workspace, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """torch's `meta` device computes shapes alone, and stands for a GPU."""
+    monkeypatch.setattr(prepare, "compute_device", torch.device)
+    here = target_here(latency_ms=middle_ms(FAR), device="cpu", threads=1)
+    wanted = dataclasses.replace(request([here], data), evaluate_on="meta")
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        search_subnets(tiny_supernet(), wanted, workspace=workspace)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("gpu", "not on 'gpu'"), ("cuda:512", r"no CUDA device|no cuda:512")]
+)
+def test_a_device_that_is_not_there_is_told_of_before_anything_is_measured(
+    data: Path, tmp_path: Path, name: str, error: str
+):
+    place = Workspace(tmp_path / "new")
+    here = target_here(latency_ms=40, device="cpu", threads=1)
+    wanted = dataclasses.replace(request([here], data), evaluate_on=name)
+    with pytest.raises(HwsearchError, match=error):
+        search_subnets(tiny_supernet(), wanted, workspace=place)
+    assert not place.profiles.exists()
