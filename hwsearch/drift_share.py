@@ -12,40 +12,61 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import NonNegativeFloat
+from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from hwsearch.records import Drift, Measurement, Record
 
+Floats = NDArray[np.float64]
 CORRECTED = ("encoder_ms", "decoder_ms", "low_ms", "high_ms")  # fields that hang on the reference
 
 LEAST, MOST = 0.0, 2.0
 MIN_SESSIONS = 3  # one session's common error and a share of its drift look alike
-# What is believed before any repeat is seen: by how much the share differs from 1, and by how much
-# two sessions differ otherwise, the latter with the weight of some sessions.
-SHARE_DEVIATION = 0.3
-NOISE_DEVIATION, NOISE_SESSIONS = 0.015, 4
+# What is believed before any repeat is seen: by how much the share differs from 1, and between
+# resolutions e times as large, and by how much two measurements differ otherwise, the last with the
+# weight of some sessions, or of some pairs.
+SHARE_DEVIATION, BY_RESOLUTION_DEVIATION = 0.3, 0.5
+NOISE_DEVIATION, NOISE_SESSIONS, NOISE_PAIRS = 0.015, 4, 8
 _PASSES = 20
 
 
 class DriftShare(Record):
     """The power of the reference's slowness that latencies are divided by; 1 is all of it.
 
-    Beyond `reach`, the most that the logarithm of the slowness differed between repeats, nothing is
-    known of the share, and all of the drift is taken.
+    It is `share` at `resolution` pixels, and `by_resolution` more at e times as many; between
+    `LEAST` and `MOST` anyway. Beyond `reach`, the most that the logarithm of the slowness differed
+    between repeats, nothing is known of the share, and all of the drift is taken.
     """
 
     share: float = 1.0
     reach: NonNegativeFloat = 0.0
+    by_resolution: float = 0.0
+    resolution: PositiveFloat = 1.0
 
-    def correction(self, drift: Drift) -> float:
+    def at(self, resolution: float) -> float:
+        """The share that subnets of a resolution take."""
+        share = self.share + self.by_resolution * math.log(resolution / self.resolution)
+        return min(max(share, LEAST), MOST)
+
+    def correction(self, drift: Drift, resolution: float) -> float:
         """The logarithm of what latencies that were corrected for all of a drift are short of."""
-        return (1 - self.share) * min(max(_log_slowness(drift), -self.reach), self.reach)
+        known = min(max(_log_slowness(drift), -self.reach), self.reach)
+        return (1 - self.at(resolution)) * known
 
 
 ALL = DriftShare()
+
+
+class _Pair(NamedTuple):
+    """Two measurements of a subnet: by how much logarithms differ, and of its resolution."""
+
+    drift: float
+    error: float
+    log_resolution: float
 
 
 def learn_drift_share(measurements: Iterable[Measurement]) -> DriftShare:
@@ -53,8 +74,10 @@ def learn_drift_share(measurements: Iterable[Measurement]) -> DriftShare:
 
     Of each subnet's measurements, one after the other, d is by how much the logarithm of the
     reference's slowness differs, and e by how much that of the latencies, corrected for all of it.
-    The share is 1 + β, with β the posterior mean of e = β d + noise; its prior is normal about 0.
-    Errors are common to a session, so that the mean of its pairs counts, and as one.
+    With z, the logarithm of the resolution over the repeats' mean of it, e = (β + γ z) d + noise,
+    and the share is 1 + β + γ z. Errors are common to a session. So β is found from the means of
+    the sessions' pairs, and γ from how pairs differ from these means: each by its posterior mean,
+    with a normal prior about 0, in turns.
 
     The reference's own error is in d as well, and β takes it in: if all differences were the
     reference's own, the best share would be 0.
@@ -68,27 +91,63 @@ def learn_drift_share(measurements: Iterable[Measurement]) -> DriftShare:
     Returns:
         All of the drift, where fewer than `MIN_SESSIONS` sessions have repeats.
     """
-    sessions: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    sessions: defaultdict[str, list[_Pair]] = defaultdict(list)
     for earlier, later in _pairs(measurements):
         if earlier.drift is None or later.drift is None:
             continue
-        drift = _log_slowness(later.drift) - _log_slowness(earlier.drift)
-        error = _log_latency(later) - _log_latency(earlier)
-        sessions[later.session_id].append((drift, error))
+        sessions[later.session_id].append(
+            _Pair(
+                drift=_log_slowness(later.drift) - _log_slowness(earlier.drift),
+                error=_log_latency(later) - _log_latency(earlier),
+                log_resolution=math.log(later.subnet.resolution),
+            )
+        )
     if len(sessions) < MIN_SESSIONS:
         return ALL
-    products = math.fsum(np.mean([d * e for d, e in pairs]) for pairs in sessions.values())
-    squares = math.fsum(np.mean([d * d for d, _ in pairs]) for pairs in sessions.values())
+    pairs = [np.array(found) for found in sessions.values()]
+    centre = float(np.mean(np.concatenate(pairs)[:, 2]))
+    beta = gamma = 0.0
+    for _ in range(_PASSES):
+        beta = _common(pairs, [gamma * d * (z - centre) for d, _, z in (p.T for p in pairs)])
+        gamma = _by_resolution(pairs, beta, centre)
+    return DriftShare(
+        share=min(max(1 + beta, LEAST), MOST),
+        reach=max(abs(pair.drift) for found in sessions.values() for pair in found),
+        by_resolution=gamma,
+        resolution=math.exp(centre),
+    )
+
+
+def _common(pairs: Sequence[Floats], known: Sequence[Floats]) -> float:
+    """β, from what of the errors is not known by the resolution; each session counts as one."""
+    drifts = [found[:, 0] for found in pairs]
+    errors = [found[:, 1] - one for found, one in zip(pairs, known, strict=True)]
+    products = math.fsum(np.mean(d * e) for d, e in zip(drifts, errors, strict=True))
+    squares = math.fsum(np.mean(d * d) for d in drifts)
     beta = 0.0
     for _ in range(_PASSES):
-        left = [np.mean([(e - beta * d) ** 2 for d, e in pairs]) for pairs in sessions.values()]
+        left = [np.mean((e - beta * d) ** 2) for d, e in zip(drifts, errors, strict=True)]
         believed = NOISE_SESSIONS * NOISE_DEVIATION**2
         noise = (float(np.sum(left)) + believed) / (len(left) + NOISE_SESSIONS)
         beta = products / (squares + noise / SHARE_DEVIATION**2)
-    return DriftShare(
-        share=min(max(1 + beta, LEAST), MOST),
-        reach=max(abs(d) for pairs in sessions.values() for d, _ in pairs),
-    )
+    return beta
+
+
+def _by_resolution(pairs: Sequence[Floats], beta: float, centre: float) -> float:
+    """γ, from how the pairs of each session differ from their mean."""
+    errors, slopes = [], []
+    for drift, error, log_resolution in (found.T for found in pairs):
+        left, slope = error - beta * drift, drift * (log_resolution - centre)
+        errors.append(left - left.mean())
+        slopes.append(slope - slope.mean())
+    e, x = np.concatenate(errors), np.concatenate(slopes)
+    free = len(e) - len(pairs)
+    gamma = 0.0
+    for _ in range(_PASSES):
+        believed = NOISE_PAIRS * NOISE_DEVIATION**2
+        noise = (float(((e - gamma * x) ** 2).sum()) + believed) / (free + NOISE_PAIRS)
+        gamma = float(e @ x) / (float(x @ x) + noise / BY_RESOLUTION_DEVIATION**2)
+    return gamma
 
 
 def corrected_by(measurement: Measurement, share: DriftShare) -> Measurement:
@@ -98,7 +157,7 @@ def corrected_by(measurement: Measurement, share: DriftShare) -> Measurement:
     """
     if measurement.drift is None:
         return measurement
-    correction = share.correction(measurement.drift)
+    correction = share.correction(measurement.drift, measurement.subnet.resolution)
     if correction == measurement.drift.share_correction:
         return measurement
     ratio = math.exp(correction - measurement.drift.share_correction)

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from hwsearch.drift_share import (
     ALL,
     CORRECTED,
+    LEAST,
     MIN_SESSIONS,
+    MOST,
     DriftShare,
     corrected_by,
     learn_drift_share,
@@ -23,10 +25,20 @@ ANCHOR_MS = 10.0
 GROUP = 8
 
 
-def measured(number, *, slowness, share, error=0.0, repeat=0, session="s", reference_error=0.0):
+def measured(
+    number,
+    *,
+    slowness,
+    share,
+    error=0.0,
+    repeat=0,
+    session="s",
+    reference_error=0.0,
+    resolution=64,
+):
     """A subnet that really takes `number` + 1 ms, as a session would record it."""
     subnet = SubnetConfig(
-        resolution=64, layers=(LayerConfig(index=0, mlp_width=number + 1, heads=1),)
+        resolution=resolution, layers=(LayerConfig(index=0, mlp_width=number + 1, heads=1),)
     )
     seen = slowness * float(np.exp(reference_error))
     corrected = float((number + 1) * slowness**share * np.exp(error) / seen)
@@ -70,6 +82,29 @@ def profile(share, *, seed=0, groups=8, drift=0.05, common=0.005, scatter=0.005,
     return rows
 
 
+def mixed_profile(share, by_resolution, *, seed=0, groups=12, common=0.005, scatter=0.005):
+    """As `profile`; half of each group has 64 px, half 256 px, around a share at 128 px."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for repeat in (0, 1):
+        for group in range(groups):
+            slowness, error = float(np.exp(0.05 * rng.standard_normal())), rng.standard_normal()
+            for number in range(GROUP * group, GROUP * (group + 1)):
+                resolution = 256 if number % 2 else 64
+                rows.append(
+                    measured(
+                        number,
+                        slowness=slowness,
+                        share=share + by_resolution * float(np.log(resolution / 128)),
+                        error=common * error + scatter * rng.standard_normal(),
+                        repeat=repeat,
+                        session=f"{repeat}-{group}",
+                        resolution=resolution,
+                    )
+                )
+    return rows
+
+
 def mean_error(rows, share=ALL):
     """Of latencies against the truth, by their logarithms."""
     latencies = [corrected_by(row, share).latency_ms() for row in rows]
@@ -84,6 +119,31 @@ def test_the_share_is_found_where_the_machine_changed_between_the_repeats(share,
     found = learn_drift_share(rows)
     assert abs(found.share - share) < 0.12 + 0.3 * abs(share - 1)  # the prior draws it towards 1
     assert mean_error(rows, found) < mean_error(rows) + 0.001
+
+
+@settings(deadline=None, max_examples=20)
+@given(by_resolution=st.floats(-0.6, 0.6), seed=st.integers(0, 2**32 - 1))
+def test_subnets_of_each_resolution_get_the_share_that_they_take(by_resolution, seed):
+    rows = mixed_profile(0.9, by_resolution, seed=seed)
+    found = learn_drift_share(rows)
+    assert found.resolution == pytest.approx(128)
+    assert found.by_resolution == pytest.approx(by_resolution, abs=0.12)
+    for resolution in (64, 256):
+        expected = 0.9 + by_resolution * float(np.log(resolution / 128))
+        assert found.at(resolution) == pytest.approx(expected, abs=0.2)
+    plain = DriftShare(share=found.share, reach=found.reach)
+    assert mean_error(rows, found) < mean_error(rows, plain) + 0.001
+
+
+def test_a_single_resolution_tells_nothing_of_others():
+    found = learn_drift_share(profile(0.6))
+    assert found.by_resolution == 0
+    assert found.at(1024) == found.at(64) == found.share
+
+
+def test_no_share_is_negative_and_none_is_beyond_belief():
+    share = DriftShare(share=1.0, reach=1.0, by_resolution=2.0, resolution=128)
+    assert (share.at(16), share.at(128), share.at(1024)) == (LEAST, 1.0, MOST)
 
 
 def test_latencies_of_a_machine_in_another_state_come_out_right():

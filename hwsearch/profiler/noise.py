@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
+from hwsearch.drift_share import DriftShare, corrected_by, learn_drift_share
 from hwsearch.records import Measurement, Scope
 
 
@@ -33,16 +35,36 @@ def noise_floor(measurements: Iterable[Measurement], *, scope: Scope = "full") -
     return _floor(measured, scope) if steady is None else steady
 
 
-def _floor(measured: Iterable[Measurement], scope: Scope) -> float | None:
-    repeats: defaultdict[str, dict[int, float]] = defaultdict(dict)
+def _floor(measured: Sequence[Measurement], scope: Scope) -> float | None:
+    repeats: defaultdict[str, dict[int, Measurement]] = defaultdict(dict)
     for measurement in measured:
-        repeats[measurement.subnet_id][measurement.repeat] = measurement.latency_ms(scope)
+        repeats[measurement.subnet_id][measurement.repeat] = measurement
+    corrected = _without_its_session(measured)
     errors = [
-        np.mean([_spread(a, b) for a, b in itertools.combinations(latencies.values(), 2)])
-        for latencies in repeats.values()
-        if len(latencies) > 1
+        np.mean(
+            [
+                _spread(*(corrected(row, later.session_id).latency_ms(scope) for row in (a, later)))
+                for a, later in itertools.combinations(rows.values(), 2)
+            ]
+        )
+        for rows in repeats.values()
+        if len(rows) > 1
     ]
     return float(100 * np.mean(errors)) if errors else None
+
+
+def _without_its_session(
+    measured: Sequence[Measurement],
+) -> Callable[[Measurement, str], Measurement]:
+    """Corrects a measurement as if a session had not been there."""
+    if not any(row.drift and row.drift.share_correction for row in measured):
+        return lambda row, session_id: row
+
+    @cache
+    def share(session_id: str) -> DriftShare:
+        return learn_drift_share(row for row in measured if row.session_id != session_id)
+
+    return lambda row, session_id: corrected_by(row, share(session_id))
 
 
 def _spread(a: float, b: float) -> float:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hwsearch.drift_share import corrected_by, learn_drift_share
 from hwsearch.profiler.noise import noise_floor
-from hwsearch.records import LayerConfig, Measurement, SubnetConfig, Target
+from hwsearch.records import Drift, LayerConfig, Measurement, SubnetConfig, Target
 
 TARGET = Target(device="cpu", device_name="Fake", runtime="onnxruntime", runtime_version="1")
 
@@ -74,3 +75,40 @@ def test_drifted_measurements_count_only_where_there_are_no_others() -> None:
 def test_the_last_of_equal_repeats_counts() -> None:
     records = [measurement(0, 500.0), measurement(0, 100.0), measurement(0, 100.0, repeat=1)]
     assert noise_floor(records) == 0
+
+
+def test_a_share_of_the_drift_that_repeats_told_does_not_flatter_them() -> None:
+    """The drift means nothing here: a share learnt from a few sessions fits their errors alone."""
+    flattered, honest, expected = [], [], []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        rows = []
+        for session in range(8):
+            drift, error = np.exp(0.05 * rng.standard_normal()), 0.02 * rng.standard_normal()
+            for number in range(4):
+                ms = 10 * np.exp(error + 0.001 * rng.standard_normal())
+                row = measurement(4 * (session % 4) + number, ms, repeat=session // 4)
+                slowness = Drift(around_ms=drift, anchor_ms=1.0, group_ms=drift)
+                rows.append(
+                    row.model_copy(update={"drift": slowness, "session_id": f"session {session}"})
+                )
+        share = learn_drift_share(rows)
+        learnt = [corrected_by(row, share) for row in rows]
+        drift = Drift(around_ms=np.exp(0.05 * rng.standard_normal()), anchor_ms=1.0)
+        new = rows[0].model_copy(update={"drift": drift, "encoder_ms": 10 / 1.1})
+        wrong = corrected_by(new, share).latency_ms() / new.latency_ms()
+        error = np.log(wrong) + 0.02 * rng.standard_normal(2000)
+        expected.append(100 * np.abs(error).mean())
+        honest.append(noise_floor(learnt))
+        flattered.append(
+            noise_floor(
+                [
+                    row.model_copy(
+                        update={"drift": row.drift.model_copy(update={"share_correction": 0.0})}
+                    )
+                    for row in learnt
+                ]
+            )
+        )
+    assert np.mean(flattered) < 0.95 * np.mean(expected)
+    assert np.mean(honest) == pytest.approx(np.mean(expected), rel=0.1)
