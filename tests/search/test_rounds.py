@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from hwsearch.records import Deployment
-from hwsearch.search.rounds import CONFIDENCE, OCCASIONS, Round, careful_ms, occasions
+from hwsearch.search.rounds import (
+    CONFIDENCE,
+    DECIDING,
+    OCCASIONS,
+    Round,
+    careful_ms,
+    hopeful_ms,
+    occasions,
+)
 
 
 def rounds_of(deployments: list[Deployment], tables: np.ndarray) -> list[Round]:
@@ -79,3 +87,30 @@ def test_the_truth_is_below_what_counts_as_often_as_promised(
         widths += (counts / truth).tolist()
     assert np.mean(covered) == pytest.approx(CONFIDENCE, abs=0.03)
     assert np.median(widths) < 1.02
+
+
+def test_more_occasions_narrow_the_bound_only_once_there_are_enough_to_decide(
+    deployments: list[Deployment],
+):
+    tables = np.array([9.0, 11.0] * (DECIDING // 2)).reshape(-1, 1, 1)
+    rounds = rounds_of(deployments[:1], tables)
+    bounds = [
+        careful_ms(rounds[:times])[deployments[0]][0] for times in range(OCCASIONS, DECIDING + 1, 2)
+    ]
+    assert bounds[0] == pytest.approx(bounds[-2], rel=0.02)
+    assert bounds[-1] - 10 < 0.75 * (bounds[-2] - 10)
+
+
+def test_what_may_truly_be_is_as_far_below_the_mean_as_occasions_differ(
+    deployments: list[Deployment],
+):
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(5.0, 50.0, size=100)
+    for times in (2, OCCASIONS):
+        scatter = np.exp(rng.normal(0.0, 0.02, size=(times, 100, 1)))
+        rounds = rounds_of(deployments[:100], truth[:, None] * scatter)
+        hopeful = hopeful_ms(rounds)
+        above = [real >= hopeful[one][0] for one, real in zip(deployments, truth, strict=False)]
+        assert np.mean(above) == pytest.approx(CONFIDENCE, abs=0.06)
+    once = hopeful_ms(rounds[:1])[deployments[0]]
+    assert once == pytest.approx(rounds[0].latencies_ms[0][1]), "nothing tells the scatter yet"
