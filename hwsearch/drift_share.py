@@ -38,18 +38,22 @@ class DriftShare(Record):
     """The power of the reference's slowness that latencies are divided by; 1 is all of it.
 
     It is `share` at `resolution` pixels, and `by_resolution` more at e times as many; between
-    `LEAST` and `MOST` anyway. Beyond `reach`, the most that the logarithm of the slowness differed
-    between repeats, nothing is known of the share, and all of the drift is taken.
+    `LEAST` and `MOST` anyway, and beyond the `resolutions` of the repeats as at their ends. Beyond
+    `reach`, the most that the logarithm of the slowness differed between repeats, nothing is known
+    of the share, and all of the drift is taken.
     """
 
     share: float = 1.0
     reach: NonNegativeFloat = 0.0
     by_resolution: float = 0.0
     resolution: PositiveFloat = 1.0
+    resolutions: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
 
     def at(self, resolution: float) -> float:
         """The share that subnets of a resolution take."""
-        share = self.share + self.by_resolution * math.log(resolution / self.resolution)
+        low, high = self.resolutions
+        seen = min(max(resolution, low), high)
+        share = self.share + self.by_resolution * math.log(seen / self.resolution)
         return min(max(share, LEAST), MOST)
 
     def correction(self, drift: Drift, resolution: float) -> float:
@@ -62,11 +66,11 @@ ALL = DriftShare()
 
 
 class _Pair(NamedTuple):
-    """Two measurements of a subnet: by how much logarithms differ, and of its resolution."""
+    """Two measurements of a subnet: by how much the logarithms of slowness and latency differ."""
 
     drift: float
     error: float
-    log_resolution: float
+    resolution: int
 
 
 def learn_drift_share(measurements: Iterable[Measurement]) -> DriftShare:
@@ -99,22 +103,31 @@ def learn_drift_share(measurements: Iterable[Measurement]) -> DriftShare:
             _Pair(
                 drift=_log_slowness(later.drift) - _log_slowness(earlier.drift),
                 error=_log_latency(later) - _log_latency(earlier),
-                log_resolution=math.log(later.subnet.resolution),
+                resolution=later.subnet.resolution,
             )
         )
     if len(sessions) < MIN_SESSIONS:
         return ALL
-    pairs = [np.array(found) for found in sessions.values()]
-    centre = float(np.mean(np.concatenate(pairs)[:, 2]))
+    pairs = [
+        np.array([(pair.drift, pair.error, math.log(pair.resolution)) for pair in found])
+        for found in sessions.values()
+    ]
+    every = [pair for found in sessions.values() for pair in found]
+    seen = [pair.resolution for pair in every]
+    centre = float(np.log(seen).mean())
     beta = gamma = 0.0
     for _ in range(_PASSES):
         beta = _common(pairs, [gamma * d * (z - centre) for d, _, z in (p.T for p in pairs)])
         gamma = _by_resolution(pairs, beta, centre)
     return DriftShare(
-        share=min(max(1 + beta, LEAST), MOST),
-        reach=max(abs(pair.drift) for found in sessions.values() for pair in found),
+        share=1 + beta,
+        reach=max(abs(pair.drift) for pair in every),
         by_resolution=gamma,
         resolution=math.exp(centre),
+        resolutions=(
+            min(pair.resolution for pair in every),
+            max(pair.resolution for pair in every),
+        ),
     )
 
 

@@ -142,8 +142,16 @@ def test_a_single_resolution_tells_nothing_of_others():
 
 
 def test_no_share_is_negative_and_none_is_beyond_belief():
-    share = DriftShare(share=1.0, reach=1.0, by_resolution=2.0, resolution=128)
+    share = DriftShare(
+        share=1.0, reach=1.0, by_resolution=2.0, resolution=128, resolutions=(16, 1024)
+    )
     assert (share.at(16), share.at(128), share.at(1024)) == (LEAST, 1.0, MOST)
+
+
+def test_beyond_the_resolutions_that_were_repeated_the_share_is_that_of_the_nearest():
+    found = learn_drift_share(mixed_profile(0.9, -0.5))
+    assert found.at(64) > found.at(128) > found.at(256)
+    assert (found.at(16), found.at(1024)) == (found.at(64), found.at(256))
 
 
 def test_latencies_of_a_machine_in_another_state_come_out_right():

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from hwsearch.predictor.calibration import one_sided, two_sided
 from hwsearch.predictor.crossvalidation import choose_model, fold_numbers
 from hwsearch.predictor.information import relative_costs, spreads, studentised
-from hwsearch.predictor.linear import noise_scales
 from hwsearch.predictor.models import LatencyModel, baselines, candidates, model_named
 from latency_study.baselines import NAMES, baseline_predictions
 from latency_study.figures import Row, errors_of, means_of
@@ -61,10 +60,8 @@ def evaluate(data: LatencySet, n: int, *, seed: int) -> tuple[list[Row], Row]:
             relative_costs(features[rows], features[train], schema) for rows in (train, test)
         )
         folds = fold_numbers(n, seed=seed)
-        units = noise_scales(latencies, latencies)
-        calibrated = studentised(np.array(choice.log_residuals) / units, known, folds)
-        units = noise_scales(found[DEFAULT], latencies) * spreads(known, new)
-        log_errors = np.log(measured / found[DEFAULT]) / units
+        calibrated = studentised(np.array(choice.log_residuals), known, folds)
+        log_errors = np.log(measured / found[DEFAULT]) / spreads(known, new)
         inside = np.abs(log_errors) <= two_sided(calibrated, COVERAGE).size
         held["covered"].append(inside)
         held["below_upper"].append(log_errors <= one_sided(calibrated, COVERAGE).size)

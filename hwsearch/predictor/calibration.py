@@ -9,12 +9,11 @@ model that was fitted on all rows. So coverage holds in practice, for stable mod
 theorem: CV+ itself would assure 1 - 2·(1 - coverage) and need all the folds' models.
 
 Errors are logarithms of measured over predicted latency: intervals scale with the prediction. They
-come in units of how far measurements of such a latency scatter (`linear.py`), and of what the rows
-that a prediction was made from leave uncertain (`information.py`): measured subnets are chosen to
-differ, so that each, held out, is harder to predict than most new ones, and bounds of the plain
-errors would be too wide. That errors count in units is Lei et al.'s idea (section 5.2), whose units
-come from other rows and keep the theorem; these are an approximation, by how the errors of a linear
-model would scatter.
+come in units of what the rows that a prediction was made from leave uncertain (`information.py`):
+measured subnets are chosen to differ, so that each, held out, is harder to predict than most new
+ones, and bounds of the plain errors would be too wide. That errors count in units is Lei et al.'s
+idea (section 5.2), whose units come from other rows and keep the theorem; these are an
+approximation, by how the errors of a linear model would scatter.
 
 Why not a library. MAPIE 1.6 gives the same bound where it gives one (the tests hold the two
 against each other), but refuses 90 % below ten rows, where most few-shot fits are, and has no

@@ -17,7 +17,7 @@ from hwsearch.predictor.crossvalidation import (
 )
 from hwsearch.predictor.features import SCHEMA, FeatureBuilder
 from hwsearch.predictor.information import relative_costs, spreads, studentised
-from hwsearch.predictor.linear import Regressor, noise_scales
+from hwsearch.predictor.linear import Regressor
 from hwsearch.predictor.models import LatencyModel, baselines, candidates, model_named
 from hwsearch.predictor.transfer import transfer_candidates
 from hwsearch.records import SamGeometry, Scope, SubnetConfig, Target
@@ -35,9 +35,8 @@ class LatencyPredictor:
         model_name_: the latency model that cross-validation chose.
         cv_: its cross-validated errors, beside those of the other models and the baselines.
         choice_: the model, its hyper-parameters and its out-of-fold errors.
-        studentised_: those errors, (repeats, n), each in units of how far measurements of such a
-            latency scatter, and of what the rows of the other folds leave uncertain, where the
-            model is one of weights for costs.
+        studentised_: those errors, (repeats, n), each in units of what the rows of the other folds
+            leave uncertain, where the model is one of weights for costs.
         configs_: the distinct subnets that it was fitted on.
         latencies_ms_: their latencies in milliseconds, shape (n,).
 
@@ -134,7 +133,7 @@ class LatencyPredictor:
         self.model_name_ = choice.model_name
         self.cv_ = choice.cv
         self.choice_ = choice
-        self.studentised_ = np.array(choice.log_residuals) / noise_scales(latencies, latencies)
+        self.studentised_ = np.array(choice.log_residuals)
         self._fitted_features = features if self._weighs_costs else None
         if self._fitted_features is not None:
             rows = relative_costs(features, features)
@@ -161,7 +160,7 @@ class LatencyPredictor:
     ) -> tuple[Array, Array]:
         """Bounds in milliseconds, each (n,), that hold a share `coverage` of measured latencies.
 
-        The less the fitted rows tell of a subnet, and the shorter its latency, the wider they are.
+        The less the fitted rows tell of a subnet, the wider they are.
 
         Raises:
             PredictorError: the predictor is not fitted.
@@ -249,11 +248,10 @@ class LatencyPredictor:
             return np.empty(0), np.empty(0)
         features = self._features(configs)
         predictions, fitted = self._regressor.predict(features), self._fitted_features
-        units = noise_scales(predictions, self.latencies_ms_)
-        if fitted is not None:
-            measured, new = (relative_costs(rows, fitted) for rows in (fitted, features))
-            units = units * spreads(measured, new)
-        factors: Array = np.exp(bound.size * units)
+        if fitted is None:
+            return predictions, np.full(len(configs), np.exp(bound.size))
+        measured, new = (relative_costs(rows, fitted) for rows in (fitted, features))
+        factors: Array = np.exp(bound.size * spreads(measured, new))
         return predictions, factors
 
     def _models(self, samples: int) -> tuple[LatencyModel, ...]:

@@ -1,7 +1,7 @@
 """The latency models that a fit chooses from, and the baselines that it is held against.
 
 Latency of a feed-forward network is close to a sum over its operators, so the models work on
-summed costs, and all of them weigh errors relatively. Which columns are costs tells a
+summed costs, and weigh errors about relatively. Which columns are costs tells a
 `FeatureSchema`: the models know no subnets. Each model separates choosing hyper-parameters
 (`tune`) from fitting with given ones (`fit`): a stored latency predictor is refitted from its rows
 without choosing again.

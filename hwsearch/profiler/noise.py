@@ -39,12 +39,12 @@ def _floor(measured: Sequence[Measurement], scope: Scope) -> float | None:
     repeats: defaultdict[str, dict[int, Measurement]] = defaultdict(dict)
     for measurement in measured:
         repeats[measurement.subnet_id][measurement.repeat] = measurement
-    corrected = _without_its_session(measured)
+    corrected = _without_their_sessions(measured)
     errors = [
         np.mean(
             [
-                _spread(*(corrected(row, later.session_id).latency_ms(scope) for row in (a, later)))
-                for a, later in itertools.combinations(rows.values(), 2)
+                _spread(*(row.latency_ms(scope) for row in corrected(*pair)))
+                for pair in itertools.combinations(rows.values(), 2)
             ]
         )
         for rows in repeats.values()
@@ -53,18 +53,22 @@ def _floor(measured: Sequence[Measurement], scope: Scope) -> float | None:
     return float(100 * np.mean(errors)) if errors else None
 
 
-def _without_its_session(
+def _without_their_sessions(
     measured: Sequence[Measurement],
-) -> Callable[[Measurement, str], Measurement]:
-    """Corrects a measurement as if a session had not been there."""
+) -> Callable[[Measurement, Measurement], tuple[Measurement, Measurement]]:
+    """Corrects two measurements as if there had been the other sessions alone."""
     if not any(row.drift and row.drift.share_correction for row in measured):
-        return lambda row, session_id: row
+        return lambda one, other: (one, other)
 
     @cache
-    def share(session_id: str) -> DriftShare:
-        return learn_drift_share(row for row in measured if row.session_id != session_id)
+    def share(left_out: frozenset[str]) -> DriftShare:
+        return learn_drift_share(row for row in measured if row.session_id not in left_out)
 
-    return lambda row, session_id: corrected_by(row, share(session_id))
+    def corrected(one: Measurement, other: Measurement) -> tuple[Measurement, Measurement]:
+        known = share(frozenset((one.session_id, other.session_id)))
+        return corrected_by(one, known), corrected_by(other, known)
+
+    return corrected
 
 
 def _spread(a: float, b: float) -> float:
