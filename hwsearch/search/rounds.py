@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
@@ -15,7 +15,6 @@ from scipy.special import stdtrit
 from hwsearch.records import Deployment, Record
 
 OCCASIONS = 4  # so often is measured what lies closely within its limit
-DECIDING = 8  # and so often what would be the pick, as long as it is in doubt
 CONFIDENCE = 0.9  # with which the mean of all occasions is below the figure that counts
 
 # JSON has neither NaN nor infinity; earlier versions wrote null for the former.
@@ -57,56 +56,53 @@ def careful_ms(rounds: Iterable[Round]) -> dict[Deployment, tuple[float, ...]]:
     """The latency of each deployment that was measured, in milliseconds, one a target.
 
     It is the mean of its occasions. Once there were `OCCASIONS` of them it is the mean's one-sided
-    upper bound with `CONFIDENCE`, for a limit that the mean just keeps is missed half the time.
-    Until there were `DECIDING` the bound is that of a mean of `OCCASIONS`: with another look after
-    each further one chance would let too many in. By what share latencies scatter is pooled, for
-    each target, over all that was measured repeatedly; later rounds add to what is known of it, so
-    that earlier figures may still move a little. What could not be run on one occasion stays
-    infinite.
+    upper bound with `CONFIDENCE`, for a limit that the mean just keeps is missed half the time. By
+    what share latencies scatter is pooled, for each target, over all that was measured repeatedly;
+    later rounds add to what is known of it, so that earlier figures may still move a little. What
+    could not be run on one occasion stays infinite.
     """
     measured = _by_deployment(rounds)
-    doubt = _doubt(measured.values())
-    reliance = {one: _reliance(len(rows)) for one, rows in measured.items()}
+    bound = 1 + _doubt(measured.values()) / math.sqrt(OCCASIONS)
     return {
-        one: tuple((np.mean(rows, axis=0) * (1 + doubt * reliance[one])).tolist())
+        one: tuple((rows.mean(axis=0) * (bound if len(rows) >= OCCASIONS else 1.0)).tolist())
         for one, rows in measured.items()
     }
 
 
 def hopeful_ms(rounds: Iterable[Round]) -> dict[Deployment, tuple[float, ...]]:
-    """What each measured deployment may truly take: its mean's lower bound, as sure as the upper.
+    """What each measured deployment may truly take: as far below its mean as bounds are above.
 
     Milliseconds, one a target; the mean itself as long as nothing was measured twice.
     """
     measured = _by_deployment(rounds)
     doubt = _doubt(measured.values())
     return {
-        one: tuple((np.mean(rows, axis=0) * (1 - doubt / math.sqrt(len(rows)))).tolist())
+        one: tuple((rows.mean(axis=0) / (1 + doubt / math.sqrt(len(rows)))).tolist())
         for one, rows in measured.items()
     }
 
 
-def _by_deployment(rounds: Iterable[Round]) -> dict[Deployment, list[NDArray[np.float64]]]:
-    measured: dict[Deployment, list[NDArray[np.float64]]] = defaultdict(list)
+def _by_deployment(rounds: Iterable[Round]) -> dict[Deployment, NDArray[np.float64]]:
+    """Each deployment's latencies, (occasions, targets)."""
+    measured: dict[Deployment, list[tuple[float, ...]]] = defaultdict(list)
     for one in rounds:
-        for deployment, row in zip(one.deployments, one.table, strict=True):
+        for deployment, row in one.latencies_ms:
             measured[deployment].append(row)
-    return measured
+    return {deployment: np.array(rows) for deployment, rows in measured.items()}
 
 
-def _doubt(measured: Iterable[Sequence[NDArray[np.float64]]]) -> NDArray[np.float64] | float:
-    """By what share a single measurement may be off to one side, one a target; 0 if unknown."""
-    timed = [np.array(rows) for rows in measured if not np.isinf(rows).any()]
-    freedom = sum(len(rows) - 1 for rows in timed)
-    if not freedom:
-        return 0.0
-    squares = [((rows / rows.mean(axis=0) - 1) ** 2).sum(axis=0) for rows in timed]
-    doubt: NDArray[np.float64] = stdtrit(freedom, CONFIDENCE) * np.sqrt(sum(squares) / freedom)
+def _doubt(measured: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """By what share a measurement may be off to one side, one a target; 0 where nothing tells.
+
+    What a target has no figure of on some occasion tells nothing of it, and what could not be run
+    tells nothing at all.
+    """
+    timed = [rows for rows in measured if len(rows) > 1 and not np.isinf(rows).any()]
+    if not timed:
+        return np.zeros(1)
+    squares = np.array([((rows / rows.mean(axis=0) - 1) ** 2).sum(axis=0) for rows in timed])
+    known = np.isfinite(squares)
+    freedom = (known * np.array([[len(rows) - 1] for rows in timed])).sum(axis=0)
+    spread = np.sqrt(np.where(known, squares, 0.0).sum(axis=0) / np.maximum(freedom, 1))
+    doubt: NDArray[np.float64] = stdtrit(np.maximum(freedom, 1), CONFIDENCE) * spread
     return doubt
-
-
-def _reliance(times: int) -> float:
-    """The share of a measurement's doubt that the bound takes in after so many; 0 for no bound."""
-    if times < OCCASIONS:
-        return 0.0
-    return 1 / math.sqrt(OCCASIONS if times < DECIDING else DECIDING)

@@ -13,7 +13,6 @@ from hwsearch.records import Deployment
 from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
 from hwsearch.search.pareto import pareto_front
 from hwsearch.search.rounds import (
-    DECIDING,
     OCCASIONS,
     Round,
     careful_ms,
@@ -26,8 +25,8 @@ BEST = 4  # this many of the most accurate subnets are measured in a round,
 SPREAD = 3  # and this many along the rest of the front, so that what is reported has no gap,
 BOLD = 3  # and this many that may fit although their upper bound does not.
 CONTENDERS = 3  # and again this many that would be the pick, and may fit though they were slower
-NEWCOMERS = 5  # the last round in which something new may be measured
-ROUNDS = NEWCOMERS + DECIDING - 1
+ROUNDS = 8
+NEWCOMERS = ROUNDS - OCCASIONS + 1  # the last round in which something new may be measured
 # Chance decides whether what is so near its limit is measured within it: it is measured again.
 NEAR = 0.95
 # A pick that leaves more than this share unused gets larger neighbours to compete with.
@@ -52,12 +51,11 @@ def verify_front(
     """Measure, correct and search on until the best of the front is measured and stays the same.
 
     A round measures, side by side, those of the front that were not measured yet; more accurate
-    ones that may turn out to fit, though their upper bound does not; again, on `OCCASIONS` in all,
-    what was measured closely within its limit; and on up to `DECIDING` what is more accurate than
-    all of these, as long as it may truly fit, though it was not measured to. Where a pick misses
-    its limit, more trials are run with the corrected predictor. The last rounds take nothing new,
-    so that all that lies close to its limit is confirmed. What can't be run is not tried again, nor
-    is what is larger still.
+    ones that may turn out to fit, though their upper bound does not; and again, on `OCCASIONS` in
+    all, what was measured closely within its limit, or beyond it, but so that it may truly fit and
+    is more accurate than all that does. Where a pick misses its limit, more trials are run with the
+    corrected predictor. The last rounds take nothing new, so that all that lies close to its limit
+    is confirmed. What can't be run is not tried again, nor is what is larger still.
 
     Args:
         judged: gives the mIoU of every deployment tried so far.
@@ -211,9 +209,8 @@ def _contenders(
     """Measured ones that are more accurate than all of the front, and may truly fit."""
     least = found[front[0]] if front else -1.0
     times, hopeful = occasions(rounds), hopeful_ms(rounds)
-    better = [
-        config for config in hopeful if times[config] < DECIDING and found.get(config, -1.0) > least
-    ]
+    open_ = [config for config in hopeful if times[config] < OCCASIONS and config in found]
+    better = [config for config in open_ if found[config] > least]
     if not better:
         return []
     table_ms = what_counts([hopeful[config] for config in better], objectives.upper(better))

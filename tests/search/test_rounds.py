@@ -6,7 +6,6 @@ import pytest
 from hwsearch.records import Deployment
 from hwsearch.search.rounds import (
     CONFIDENCE,
-    DECIDING,
     OCCASIONS,
     Round,
     careful_ms,
@@ -89,16 +88,33 @@ def test_the_truth_is_below_what_counts_as_often_as_promised(
     assert np.median(widths) < 1.02
 
 
-def test_more_occasions_narrow_the_bound_only_once_there_are_enough_to_decide(
+def test_a_target_that_went_away_takes_no_figure_of_others_along(deployments: list[Deployment]):
+    """The second target is measured in the first round and not in the second."""
+    one, other, new = deployments[:3]
+    rounds = [
+        Round(latencies_ms=((one, (10.0, 20.0)), (other, (11.0, 22.0)))),
+        Round(latencies_ms=((one, (10.2, np.nan)), (new, (12.0, np.nan)))),
+    ]
+    for known in (careful_ms(rounds), hopeful_ms(rounds)):
+        assert known[other][1] == 22.0, "nothing tells how the second target scatters"
+        assert np.isnan(known[one][1])
+        assert np.isnan(known[new][1])
+    assert careful_ms(rounds)[one][0] == pytest.approx(10.1)
+    assert 11.0 / 1.1 < hopeful_ms(rounds)[other][0] < 11.0
+
+
+def test_what_could_not_be_run_gives_no_hope_however_latencies_scatter(
     deployments: list[Deployment],
 ):
-    tables = np.array([9.0, 11.0] * (DECIDING // 2)).reshape(-1, 1, 1)
-    rounds = rounds_of(deployments[:1], tables)
-    bounds = [
-        careful_ms(rounds[:times])[deployments[0]][0] for times in range(OCCASIONS, DECIDING + 1, 2)
+    one, failed, slow = deployments[:3]
+    rounds = [
+        Round(latencies_ms=((one, (10.0,)), (failed, (np.inf,)), (slow, (1000.0,)))),
+        Round(latencies_ms=((one, (17.0,)),)),
     ]
-    assert bounds[0] == pytest.approx(bounds[-2], rel=0.02)
-    assert bounds[-1] - 10 < 0.75 * (bounds[-2] - 10)
+    hopeful = hopeful_ms(rounds)
+    assert hopeful[failed] == (np.inf,)
+    assert 0 < hopeful[one][0] < 13.5
+    assert hopeful[slow][0] > 300
 
 
 def test_what_may_truly_be_is_as_far_below_the_mean_as_occasions_differ(

@@ -8,7 +8,7 @@ from laboratory import Lab, Law, law_ms, law_ms_of_wide_layers
 from hwsearch.progress import SilentProgress
 from hwsearch.records import Deployment
 from hwsearch.search.objectives import Limits
-from hwsearch.search.rounds import DECIDING, OCCASIONS, Round
+from hwsearch.search.rounds import OCCASIONS, Round
 from hwsearch.search.verify import (
     BEST,
     BOLD,
@@ -77,8 +77,7 @@ def test_what_lies_closely_within_its_limit_is_measured_again(
     known = verify_all(lab, judged, limit_ms)
     measured = Counter(one for session in lab.sessions for one in session)
     assert measured[best] > slow
-    assert measured[best] <= DECIDING
-    assert max(times for one, times in measured.items() if one != best) <= OCCASIONS
+    assert max(measured.values()) <= OCCASIONS
     assert all(law_ms(one) > 0.98 * NEAR * limit_ms for one in measured if measured[one] > 1)
     assert known[best][0] > limit_ms
 
@@ -96,19 +95,18 @@ def test_what_keeps_within_its_limit_on_all_occasions_is_reported(
     assert law_ms(best) < known[best][0] < 1.005 * law_ms(best)
 
 
-@pytest.mark.parametrize("slow", [1, 2])
-def test_the_best_that_chance_kept_out_is_measured_until_it_is_known_to_fit(
-    lab: Lab, law: Law, deployments: list[Deployment], slow: int
+def test_the_best_that_chance_kept_out_is_measured_as_often_as_the_others(
+    lab: Lab, law: Law, deployments: list[Deployment]
 ):
-    """It is slow on one occasion of many, the others tell by how much occasions differ."""
+    """It is too slow on the first occasion; the others tell by how much occasions differ."""
     judged = {config: law[0](config) for config in deployments if law[1](config) <= 15.0}
     best = max(judged, key=judged.__getitem__)
     limit_ms = 1.01 * law_ms(best)
     lab.upper = lambda chosen: 1.005 * lab.predict(chosen)
-    measure_in_sessions(lab, lambda number: 1.02 if number < slow else 1.0)
+    measure_in_sessions(lab, lambda number: 1.0 if number else 1.012)
     known = verify_all(lab, judged, limit_ms)
     measured = Counter(one for session in lab.sessions for one in session)
-    assert OCCASIONS <= measured[best] <= DECIDING
+    assert measured[best] == OCCASIONS
     assert law_ms(best) < known[best][0] <= limit_ms
     assert len(lab.sessions) <= ROUNDS
 
