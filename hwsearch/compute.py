@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -29,6 +31,20 @@ def compute_device(name: str) -> torch.device:
     if name not in ("cpu", "mps"):
         raise UsageError(f"torch computes on cpu, cuda, cuda:N or mps, not on {name!r}.")
     return torch.device(name)
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Let GPUs convolve in float32, where torch takes TF32 by default, as it does not for products.
+
+    So a GPU finds what the CPU finds, but for the order of additions.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _cuda_device(index: int) -> torch.device:

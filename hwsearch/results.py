@@ -73,7 +73,7 @@ class SearchResult(Record):
     """What a search leaves: the measured front, the pick, and what it is compared with.
 
     `target` is the first target, in the precision of the pick; `precisions` are those that could be
-    chosen, none in older files.
+    chosen, none in older files. `evaluated_on` is what torch found accuracies in fp32 on.
     """
 
     study: str
@@ -98,6 +98,7 @@ class SearchResult(Record):
     pick: Candidate
     precisions: tuple[Precision, ...] = ()
     further_targets: tuple[FurtherTarget, ...] = ()
+    evaluated_on: str = "cpu"
 
     def target_of(self, candidate: Candidate) -> Target:
         """The first target, in the precision of a candidate."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hwsearch.compute import compute_device
+from hwsearch.compute import compute_device, exact_convolutions
 from hwsearch.errors import DeviceError, UsageError
 
 
@@ -34,3 +34,11 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch):
         compute_device("cuda")
     with pytest.raises(DeviceError, match="no Metal device"):
         compute_device("mps")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_convolutions_are_exact_for_a_while(monkeypatch: pytest.MonkeyPatch, before: bool):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    with exact_convolutions():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before

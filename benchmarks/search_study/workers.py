@@ -9,8 +9,9 @@ threads that PyTorch takes by itself; one is measured twice, with all of these t
 search` runs it, and with as many as each of several has, which tells what they cost each other.
 With `--evaluate-on cuda` all of them find their accuracies on that GPU. Which subnets are judged
 after the start depends on how many work side by side: their mean MACs are told. The rate counts
-from the first trial's begin to the last one's end: starting the workers is told apart. What GPUs
-load with their first trial is in it. Nothing else may run meanwhile.
+from the first trial's begin to the last one's end: starting the workers is told apart. What a GPU
+loads with a process's first trial is in it, which one worker, in this process, pays once for all
+repeats. Nothing else may run meanwhile.
 """
 
 from __future__ import annotations
@@ -190,11 +191,12 @@ def main() -> None:
         print(json.dumps(result))
         return
     for row in result["rates"]:
+        as_many = row["times_one_with_as_many_threads"]
         print(
             f"{row['workers']} workers of {row['threads_each']} threads: "
             f"{row['evaluations_a_minute']:.1f} evaluations a minute, "
-            f"× {row['times_one_with_all_threads']} of one with all threads, "
-            f"× {row['times_one_with_as_many_threads']} of one with as many"
+            f"× {row['times_one_with_all_threads']} of one with all threads"
+            + (f", × {as_many} of one with as many" if as_many else "")
         )
 
 

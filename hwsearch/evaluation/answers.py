@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from hwsearch.compute import exact_convolutions
 from hwsearch.data.framing import FittedView, View, fit
 from hwsearch.data.rle import Rle, encode
 from hwsearch.evaluation.prompts import Prompt, prompt_points
@@ -19,6 +21,7 @@ from hwsearch.evaluation.sets import EvaluationSet
 from hwsearch.progress import Progress, SilentProgress
 
 Floats = NDArray[np.float64]
+MOST_PIXELS = 16_000_000  # of all objects that are restored at once, each with three masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,11 @@ def ask(
     resolution = segmenter.resolution
     batch = batch or default_batch(resolution)
     parts: dict[Prompt, list[Answers]] = {prompt: [] for prompt in prompts}
-    with progress.task("evaluating", len(chosen.views)) as advance, torch.inference_mode():
+    with (
+        progress.task("evaluating", len(chosen.views)) as advance,
+        torch.inference_mode(),
+        exact_convolutions(),
+    ):
         for start in range(0, len(chosen.views), batch):
             views = list(chosen.views[start : start + batch])
             fitted = [fit(view, resolution) for view in views]
@@ -69,10 +76,11 @@ def ask(
             for prompt in prompts:
                 logits, ious = segmenter.decode(embeddings, *prompt_points(prompt, fitted))
                 for place, (view, frame) in enumerate(zip(views, fitted, strict=True)):
-                    count = len(view.masks)
-                    masks = _restore(logits[place, :count], view, frame, resolution)
-                    keep = prompt in keep_masks
-                    parts[prompt].append(_judge(masks, ious[place, :count], view, keep=keep))
+                    for some in _handfuls(view):
+                        masks = _restore(logits[place, some], view, frame, resolution)
+                        truth = torch.from_numpy(view.masks[some]).to(masks.device)
+                        keep = prompt in keep_masks
+                        parts[prompt].append(_judge(masks, ious[place, some], truth, keep=keep))
             advance(len(views))
     return {prompt: _join(answers) for prompt, answers in parts.items()}
 
@@ -80,6 +88,13 @@ def ask(
 def default_batch(resolution: int) -> int:
     """Images at once: 8 at 256 px, 1 at 1024 px, where one global attention map has 0.8 GB."""
     return max(1, 8 * 256**2 // resolution**2)
+
+
+def _handfuls(view: View) -> list[slice]:
+    """A view's objects, in parts whose masks take no more than some hundred megabytes at once."""
+    most = max(1, MOST_PIXELS // math.prod(view.image.shape[:2]))
+    count = len(view.masks)  # of a batch's other views there may be more prompts
+    return [slice(first, min(first + most, count)) for first in range(0, count, most)]
 
 
 def _restore(logits: Tensor, view: View, frame: FittedView, resolution: int) -> Tensor:
@@ -90,10 +105,9 @@ def _restore(logits: Tensor, view: View, frame: FittedView, resolution: int) -> 
     return restored > 0
 
 
-def _judge(masks: Tensor, ious: Tensor, view: View, *, keep: bool) -> Answers:
-    """Hold P×M masks and their P×M predicted IoUs against the view's P objects."""
-    predicted = masks.flatten(2)
-    truth = torch.from_numpy(view.masks).to(masks.device).flatten(1).unsqueeze(1)
+def _judge(masks: Tensor, ious: Tensor, truth: Tensor, *, keep: bool) -> Answers:
+    """Hold P×M masks and their P×M predicted IoUs against P objects (P×H×W)."""
+    predicted, truth = masks.flatten(2), truth.flatten(1).unsqueeze(1)
     overlap = (predicted & truth).sum(dim=-1)
     found = overlap / (predicted | truth).sum(dim=-1).clamp(min=1)
     best = ious.argmax(dim=-1, keepdim=True)

@@ -23,7 +23,7 @@ class AccuracyContext(Record):
 
     `weights_digest` and `data_fingerprint` are digests of the supernet's weights and of the
     images and annotations that were used. `runtimes` names what computes each lower precision; the
-    others are judged in PyTorch.
+    others are judged in PyTorch, in float32, on whatever device: they differ in the order of sums.
     """
 
     supernet_id: str

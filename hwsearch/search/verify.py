@@ -106,7 +106,9 @@ def verify_front(
             found = {config: found[config] for config in known}
             front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
         again = _near_limit(front, known, occasions(done), limits)
-        doubtful = _contenders(found, front, done, objectives=objectives, limits=limits)
+        doubtful = _contenders(
+            found, front, done, left=ROUNDS + 1 - number, objectives=objectives, limits=limits
+        )
         batch = list(dict.fromkeys([*picks, *bold, *again, *doubtful, *extra]))
         if not batch:
             break
@@ -203,13 +205,17 @@ def _contenders(
     front: Sequence[Deployment],
     rounds: Sequence[Round],
     *,
+    left: int,
     objectives: Objectives,
     limits: Limits,
 ) -> list[Deployment]:
-    """Measured ones that are more accurate than all of the front, and may truly fit."""
+    """Measured ones that are more accurate than all of the front, and may truly fit.
+
+    Of the rounds, `left` are left, which have to be enough to decide.
+    """
     least = found[front[0]] if front else -1.0
     times, hopeful = occasions(rounds), hopeful_ms(rounds)
-    open_ = [config for config in hopeful if times[config] < OCCASIONS and config in found]
+    open_ = [one for one in found if OCCASIONS - left <= times[one] < OCCASIONS and one in hopeful]
     better = [config for config in open_ if found[config] > least]
     if not better:
         return []

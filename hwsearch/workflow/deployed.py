@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hwsearch.data.dataset import Pixels
+from hwsearch.errors import DeviceError
 from hwsearch.evaluation import EvaluationSet, SamSegmenter, Segmenter, evaluate_segmenter
 from hwsearch.export.parity import preprocessing_of
 from hwsearch.records import SubnetConfig, Target
@@ -80,10 +81,17 @@ def open_judged(
         device: what torch computes the model on; files run in their runtime.
 
     Raises:
-        ExportError, DeviceError: as `open_deployed`.
+        ExportError: as `open_deployed`.
+        DeviceError: as `open_deployed`; or a GPU's memory is too small.
     """
     if target.precision == "fp32":
-        yield SamSegmenter(supernet.extract(subnet).to(device))
+        try:
+            yield SamSegmenter(supernet.extract(subnet).to(device))
+        except torch.OutOfMemoryError:
+            raise DeviceError(
+                f"The memory of {device} does not hold the evaluation of subnet {subnet.id}: take "
+                "fewer --workers, or --evaluate-on cpu."
+            ) from None
         return
     with open_deployed(supernet, subnet, target) as segmenter:
         yield segmenter

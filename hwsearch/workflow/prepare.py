@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from hwsearch.compute import compute_device
+from hwsearch.errors import UsageError
 from hwsearch.evaluation import EvaluationSet
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.progress import Progress
@@ -70,13 +72,15 @@ class SearchRequest:
 class PreparedSearch:
     """All that a search needs; each process that works on a study prepares its own.
 
-    `targets` are the request's, those that can be measured here first.
+    `targets` are the request's, those that can be measured here first. `final_accuracy` judges
+    deployments on the images that give the figures to quote.
     """
 
     targets: tuple[SearchTarget, ...]
     data: SearchData
     latencies: SearchLatencies
     objectives: Objectives
+    final_accuracy: Callable[[Deployment], float]
     plan: StudyPlan
 
 
@@ -94,6 +98,11 @@ def prepare_search(
         HwsearchError: whatever the stages raise.
     """
     device = compute_device(request.evaluate_on)
+    if device.type != "cpu" and "fp32" not in request.precisions:
+        raise UsageError(
+            f"Accuracies in {' and '.join(request.precisions)} are found in the targets' runtimes: "
+            "leave --evaluate-on out, or search over fp32 too."
+        )
     targets = in_order(request.targets)
     for wanted in targets:
         if not wanted.measured_here:
@@ -118,8 +127,9 @@ def prepare_search(
         allow_stale=request.allow_stale,
         progress=progress,
     )
+    judge = partial(accuracy_as_deployed, supernet, targets=targets, device=device)
     objectives = Objectives(
-        evaluate=accuracy_as_deployed(supernet, data.search, targets, device=device),
+        evaluate=judge(data.search),
         predict=latencies.predict,
         upper=latencies.upper,
         measure=latencies.measure,
@@ -142,7 +152,7 @@ def prepare_search(
         seed=request.seed,
         verifier=workspace.verifier(request.study),
     )
-    return PreparedSearch(targets, data, latencies, objectives, plan)
+    return PreparedSearch(targets, data, latencies, objectives, judge(data.final), plan)
 
 
 def accuracy_as_deployed(

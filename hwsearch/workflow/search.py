@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.compute import compute_device
 from hwsearch.errors import HwsearchError, InfeasibleError, UsageError
 from hwsearch.files import write_text
 from hwsearch.predictor.store import save_latency_predictor
@@ -28,7 +27,6 @@ from hwsearch.workflow.latencies import SearchLatencies
 from hwsearch.workflow.prepare import (
     PreparedSearch,
     SearchRequest,
-    accuracy_as_deployed,
     prepare_search,
 )
 from hwsearch.workflow.targets import SearchTarget
@@ -90,13 +88,7 @@ def search_subnets(
             workspace.predictor(target, supernet.id),
             noise_floor_percent=noise_floor(stopwatch.profile.measurements),
         )
-    judge = accuracy_as_deployed(
-        supernet,
-        prepared.data.final,
-        prepared.targets,
-        device=compute_device(request.evaluate_on),
-    )
-    final = _final_accuracies(judge, outcome, progress)
+    final = _final_accuracies(prepared.final_accuracy, outcome, progress)
     result = _result(supernet, request, prepared, outcome, final)
     record = StudyRecord(result=result, candidates=outcome.candidates)
     write_text(result_file, record.model_dump_json(indent=1))
@@ -166,6 +158,7 @@ def _result(
         framing=request.framing,
         max_views=request.max_views,
         seed=request.seed,
+        evaluated_on=request.evaluate_on,
         split=data.search_split,
         final_split=data.final_split,
         trials=outcome.trials,

@@ -13,11 +13,14 @@ from hwsearch.data.dataset import Mask, Sample
 from hwsearch.errors import UsageError
 from hwsearch.evaluation import (
     EvaluationSet,
+    SamSegmenter,
+    answers,
     evaluate,
     evaluate_segmenter,
     evaluation_set,
     segmenter,
 )
+from hwsearch.evaluation.answers import ask
 from hwsearch.records import Accuracy
 
 
@@ -210,6 +213,21 @@ def test_the_batch_changes_nothing(noisy: Pictures, framing: str):
     assert one.one_click_miou == pytest.approx(many.one_click_miou, abs=1e-3)
     assert one.instances == many.instances == 9
     assert one.images == many.images == 3
+
+
+def test_how_many_masks_are_restored_at_once_changes_nothing(
+    noisy: Pictures, monkeypatch: pytest.MonkeyPatch
+):
+    views = evaluation_set(noisy, framing="image")
+    assert max(len(view.masks) for view in views.views) > 1
+    model = SamSegmenter(randomised_sam(seed=0))
+    together = ask(model, views, keep_masks=("box",))["box"]
+    monkeypatch.setattr(answers, "MOST_PIXELS", 1)
+    one_by_one = ask(model, views, keep_masks=("box",))["box"]
+    for name in ("selected", "oracle", "confidence"):
+        assert np.array_equal(getattr(together, name), getattr(one_by_one, name))
+    assert together.masks == one_by_one.masks
+    assert len(together.masks) == views.instances
 
 
 def test_clicks_are_decoded_as_sams_own_predictor_does(noisy: Pictures):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import SUBNETS, Pictures, corner_piece, picture, rectangle
 
+from hwsearch.errors import DeviceError
 from hwsearch.evaluation import EvaluationSet, SamSegmenter, evaluate, evaluate_segmenter
 from hwsearch.evaluation.sets import evaluation_set
 from hwsearch.export.bundle import stage_bundle
@@ -60,6 +61,14 @@ def test_the_model_is_judged_where_it_is_asked_for(supernet: Supernet, chosen: E
         assert segmenter.encode([image]).device.type == "cpu", "files run in their runtime"
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         deployed_accuracy(supernet, chosen, [cpu("fp32")], device=elsewhere)(SUBNET)
+
+
+def test_a_gpu_whose_memory_is_too_small_is_one_sentence(supernet: Supernet):
+    with (
+        pytest.raises(DeviceError, match="fewer --workers"),
+        open_judged(supernet, SUBNET, cpu("fp32")),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
 
 
 def test_int8_is_judged_on_its_own_files(supernet: Supernet, chosen: EvaluationSet):

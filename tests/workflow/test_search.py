@@ -320,6 +320,16 @@ def test_accuracies_are_found_where_the_request_says(
         search_subnets(tiny_supernet(), wanted, workspace=workspace)
 
 
+def test_a_device_that_would_evaluate_nothing_is_told_of(data: Path, tmp_path: Path):
+    here = target_here(latency_ms=40, device="cpu", threads=1, precisions=["int8"])
+    wanted = dataclasses.replace(request([here], data), evaluate_on="cpu")
+    assert wanted.precisions == ("int8",)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "compute_device", lambda name: torch.device("meta"))
+        with pytest.raises(UsageError, match="leave --evaluate-on out"):
+            search_subnets(tiny_supernet(), wanted, workspace=Workspace(tmp_path / "new"))
+
+
 @pytest.mark.parametrize(
     ("name", "error"), [("gpu", "not on 'gpu'"), ("cuda:512", r"no CUDA device|no cuda:512")]
 )
