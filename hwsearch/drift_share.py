@@ -117,17 +117,17 @@ def learn_drift_share(measurements: Iterable[Measurement]) -> DriftShare:
     centre = float(np.log(seen).mean())
     beta = gamma = 0.0
     for _ in range(_PASSES):
+        before = beta, gamma
         beta = _common(pairs, [gamma * d * (z - centre) for d, _, z in (p.T for p in pairs)])
         gamma = _by_resolution(pairs, beta, centre)
+        if np.allclose(before, (beta, gamma), rtol=0, atol=1e-9):
+            break
     return DriftShare(
         share=1 + beta,
         reach=max(abs(pair.drift) for pair in every),
         by_resolution=gamma,
         resolution=math.exp(centre),
-        resolutions=(
-            min(pair.resolution for pair in every),
-            max(pair.resolution for pair in every),
-        ),
+        resolutions=(min(seen), max(seen)),
     )
 
 

@@ -12,13 +12,7 @@ from hwsearch.progress import Progress
 from hwsearch.records import Deployment
 from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
 from hwsearch.search.pareto import pareto_front
-from hwsearch.search.rounds import (
-    OCCASIONS,
-    Round,
-    careful_ms,
-    hopeful_ms,
-    occasions,
-)
+from hwsearch.search.rounds import OCCASIONS, Round, careful_ms, hopeful_ms, occasions
 from hwsearch.search.runnable import too_much
 
 BEST = 4  # this many of the most accurate subnets are measured in a round,
