@@ -85,7 +85,10 @@ def gone(process: psutil.Process, seconds: float = 10.0) -> bool:
     """Whether a process ends; one that nobody has waited for yet counts as ended."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+        try:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:  # it ended between the two questions
             return True
         time.sleep(0.02)
     return False

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -48,8 +49,9 @@ def until(condition) -> None:
 def children(pid: int) -> Iterator[psutil.Process]:
     """Workers: children that were spawned, without multiprocessing's own helper."""
     for child in psutil.Process(pid).children():
-        if "spawn_main" in " ".join(child.cmdline()):
-            yield child
+        with suppress(psutil.NoSuchProcess):  # it ended in the meantime
+            if "spawn_main" in " ".join(child.cmdline()):
+                yield child
 
 
 def test_workers_share_the_trials_and_one_that_is_killed_is_made_up_for(workspace: Workspace):
