@@ -15,8 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from hwsearch.errors import UsageError
 from hwsearch.records import Deployment
 
-QUARTILE = 0.526  # of a normal deviation's quartile, 0.674, to its ninth decile, 1.282
-
 Evaluate = Callable[[Deployment], float]
 Latencies = Callable[[Sequence[Deployment]], NDArray[np.float64]]  # (n, targets)
 Cost = Callable[[Sequence[Deployment]], NDArray[np.float64]]  # (n,)
@@ -96,10 +94,10 @@ class Limits:
 def at_best(
     objectives: Objectives, deployments: Sequence[Deployment], measured_ms: ArrayLike
 ) -> NDArray[np.float64]:
-    """What deployments may well turn out to take: less than that with a chance of one in four.
+    """What deployments may turn out to take: less than that with a chance of one in ten.
 
-    Errors are taken to be normal in the logarithm of the latency, and the bound to hold nine times
-    in ten. Where nothing is measured only the bound counts.
+    The bound holds nine times in ten, and errors are taken to go as far down as up, in the
+    logarithm of the latency. Where nothing is measured only the bound counts.
 
     Args:
         objectives: predicts both.
@@ -113,7 +111,7 @@ def at_best(
     measured = np.asarray(measured_ms, dtype=np.float64).reshape(-1, predicted_ms.shape[1])
     only_bounds = np.isnan(measured).all(axis=0) & (len(measured) > 0)
     upper_ms = objectives.upper(deployments)
-    optimistic_ms = predicted_ms * (predicted_ms / upper_ms) ** QUARTILE
+    optimistic_ms = predicted_ms * (predicted_ms / upper_ms)
     counted: NDArray[np.float64] = np.where(only_bounds, upper_ms, optimistic_ms)
     return counted
 

@@ -14,8 +14,11 @@ from scipy.special import stdtrit
 
 from hwsearch.records import Deployment, Record
 
-OCCASIONS = 4  # so often is measured what lies closely within its limit
-CONFIDENCE = 0.9  # with which the mean of all occasions is below the figure that counts
+OCCASIONS = 4  # after so many is decided on what lies closely within its limit,
+MOST_OCCASIONS = 16  # and after so many on what would then be the pick, but is too close to tell.
+# The mean is below the figure that counts with the one confidence and then with the other. Both
+# together err in a tenth of the cases at most; most of it is left to the sharper look.
+FIRST_CONFIDENCE, LAST_CONFIDENCE = 0.97, 0.93
 
 # JSON has neither NaN nor infinity; earlier versions wrote null for the former.
 Latency = Annotated[float, BeforeValidator(lambda ms: math.nan if ms is None else ms)]
@@ -55,31 +58,40 @@ def occasions(rounds: Iterable[Round]) -> Counter[Deployment]:
 def careful_ms(rounds: Iterable[Round]) -> dict[Deployment, tuple[float, ...]]:
     """The latency of each deployment that was measured, in milliseconds, one a target.
 
-    It is the mean of its occasions. Once there were `OCCASIONS` of them it is the mean's one-sided
-    upper bound with `CONFIDENCE`, for a limit that the mean just keeps is missed half the time. By
-    what share latencies scatter is pooled, for each target, over all that was measured repeatedly;
-    later rounds add to what is known of it, so that earlier figures may still move a little. What
-    could not be run on one occasion stays infinite.
+    It is the mean of its occasions. From `OCCASIONS` of them on it is the mean's one-sided upper
+    bound, for a limit that the mean just keeps is missed half the time. By what share latencies
+    scatter is pooled, for each target, over all that was measured repeatedly; later rounds add to
+    what is known of it, so that earlier figures may still move a little. What could not be run on
+    one occasion stays infinite.
     """
     measured = _by_deployment(rounds)
-    bound = 1 + _doubt(measured.values()) / math.sqrt(OCCASIONS)
-    return {
-        one: tuple((rows.mean(axis=0) * (bound if len(rows) >= OCCASIONS else 1.0)).tolist())
-        for one, rows in measured.items()
-    }
+    first = _doubt(measured.values(), FIRST_CONFIDENCE)
+    last = _doubt(measured.values(), LAST_CONFIDENCE)
+
+    def bound(times: int) -> NDArray[np.float64]:
+        doubt = first if times == OCCASIONS else last
+        return 1 + doubt / math.sqrt(times) * (times >= OCCASIONS)
+
+    return {one: _latencies_ms(rows, bound(len(rows))) for one, rows in measured.items()}
 
 
 def hopeful_ms(rounds: Iterable[Round]) -> dict[Deployment, tuple[float, ...]]:
-    """What each measured deployment may truly take: as far below its mean as bounds are above.
+    """What each measured deployment has to keep to for it to be measured again.
 
-    Milliseconds, one a target; the mean itself as long as nothing was measured twice.
+    Milliseconds, one a target: what it may truly take, as far below its mean as bounds are above;
+    the mean itself from `OCCASIONS` on, and as long as nothing was measured twice.
     """
     measured = _by_deployment(rounds)
-    doubt = _doubt(measured.values())
-    return {
-        one: tuple((rows.mean(axis=0) / (1 + doubt / math.sqrt(len(rows)))).tolist())
-        for one, rows in measured.items()
-    }
+    doubt = _doubt(measured.values(), LAST_CONFIDENCE)
+
+    def hope(times: int) -> NDArray[np.float64]:
+        return 1 / (1 + doubt / math.sqrt(times) * (times < OCCASIONS))
+
+    return {one: _latencies_ms(rows, hope(len(rows))) for one, rows in measured.items()}
+
+
+def _latencies_ms(rows: NDArray[np.float64], factor: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple((rows.mean(axis=0) * factor).tolist())
 
 
 def _by_deployment(rounds: Iterable[Round]) -> dict[Deployment, NDArray[np.float64]]:
@@ -91,7 +103,7 @@ def _by_deployment(rounds: Iterable[Round]) -> dict[Deployment, NDArray[np.float
     return {deployment: np.array(rows) for deployment, rows in measured.items()}
 
 
-def _doubt(measured: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _doubt(measured: Iterable[NDArray[np.float64]], confidence: float) -> NDArray[np.float64]:
     """By what share a measurement may be off to one side, one a target; 0 where nothing tells.
 
     What a target has no figure of on some occasion tells nothing of it, and what could not be run
@@ -104,5 +116,5 @@ def _doubt(measured: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
     known = np.isfinite(squares)
     freedom = (known * np.array([[len(rows) - 1] for rows in timed])).sum(axis=0)
     spread = np.sqrt(np.where(known, squares, 0.0).sum(axis=0) / np.maximum(freedom, 1))
-    doubt: NDArray[np.float64] = stdtrit(np.maximum(freedom, 1), CONFIDENCE) * spread
+    doubt: NDArray[np.float64] = stdtrit(np.maximum(freedom, 1), confidence) * spread
     return doubt

@@ -17,7 +17,7 @@ from hwsearch.search.steps import steps_around
 from hwsearch.search.surrogate import features, fit_surrogate
 
 MOST = 4  # deployments at a time
-PARENTS, CLIMBS = 6, 3  # the most promising so far are stepped from, so often
+PARENTS, CLIMBS = 6, 3  # the most accurate, then the most promising are stepped from, so often
 DOUBT = 2.0  # deviations by which the expectation may err
 
 
@@ -30,16 +30,17 @@ def challengers(
     at_best: Cost,
     limit: float,
 ) -> list[Deployment]:
-    """Untried deployments near a pick that may be more accurate, and may fit.
+    """Untried deployments that may be more accurate than a pick, and may fit.
 
-    All that two steps lead to is looked at, for a step that fits may lie behind one that does not;
-    what promises most there is stepped from again. A deployment counts where its expected accuracy
+    All that two steps from it lead to is looked at, for a step that fits may lie behind one that
+    does not, and so is what is a step from the most accurate of all, whatever they take; what
+    promises most there is stepped from again. A deployment counts where its expected accuracy
     and `DOUBT` deviations reach beyond the pick's.
 
     Args:
         space: where all deployments come from.
         judged: mIoU of the deployments tried so far, the pick among them.
-        pick: where the steps begin.
+        pick: what they have to be better than.
         upper: upper bounds of the cost, (n,), by which the surrogate knows a size.
         at_best: what the cost may turn out to be, (n,).
         limit: what `at_best` may not exceed.
@@ -52,7 +53,8 @@ def challengers(
     surrogate = fit_surrogate(known, np.array([judged[one] for one in tried]))
     expected: dict[Deployment, float] = {}
     hopeful: list[Deployment] = []
-    parents = [pick, *_neighbourhood(space, [pick])]
+    best = sorted(tried, key=judged.__getitem__, reverse=True)[:PARENTS]
+    parents = list(dict.fromkeys([pick, *_neighbourhood(space, [pick]), *best]))
     for _ in range(CLIMBS):
         steps = _neighbourhood(space, parents)
         new = [step for step in steps if step not in judged and step not in expected]

@@ -12,19 +12,27 @@ from hwsearch.progress import Progress
 from hwsearch.records import Deployment
 from hwsearch.search.objectives import Limits, Objectives, at_best, what_counts
 from hwsearch.search.pareto import pareto_front
-from hwsearch.search.rounds import OCCASIONS, Round, careful_ms, hopeful_ms, occasions
+from hwsearch.search.rounds import (
+    MOST_OCCASIONS,
+    OCCASIONS,
+    Round,
+    careful_ms,
+    hopeful_ms,
+    occasions,
+)
 from hwsearch.search.runnable import too_much
 
 BEST = 4  # this many of the most accurate subnets are measured in a round,
 SPREAD = 3  # and this many along the rest of the front, so that what is reported has no gap,
 BOLD = 3  # and this many that may fit although their upper bound does not.
 CONTENDERS = 3  # and again this many that would be the pick, and may fit though they were slower
-ROUNDS = 8
-NEWCOMERS = ROUNDS - OCCASIONS + 1  # the last round in which something new may be measured
+NEWCOMERS = 5  # the last round in which something new may be measured
+ROUNDS = NEWCOMERS - 1 + MOST_OCCASIONS
 # Chance decides whether what is so near its limit is measured within it: it is measured again.
 NEAR = 0.95
 # A pick that leaves more than this share unused gets larger neighbours to compete with.
 UNUSED = 0.03
+STRETCHES = 3  # so often in a round, as long as none of them is more accurate
 
 Accuracies = Mapping[Deployment, float]
 Latencies = Mapping[Deployment, tuple[float, ...]]
@@ -47,9 +55,11 @@ def verify_front(
     A round measures, side by side, those of the front that were not measured yet; more accurate
     ones that may turn out to fit, though their upper bound does not; and again, on `OCCASIONS` in
     all, what was measured closely within its limit, or beyond it, but so that it may truly fit and
-    is more accurate than all that does. Where a pick misses its limit, more trials are run with the
-    corrected predictor. The last rounds take nothing new, so that all that lies close to its limit
-    is confirmed. What can't be run is not tried again, nor is what is larger still.
+    is more accurate than all that does. What would then be the pick, but keeps to its limit by less
+    than it may be off, is measured on up to `MOST_OCCASIONS`. Where a pick misses its limit, more
+    trials are run with the corrected predictor. The last rounds take nothing new, so that all that
+    lies close to its limit is confirmed. What can't be run is not tried again, nor is what is
+    larger still.
 
     Args:
         judged: gives the mIoU of every deployment tried so far.
@@ -89,7 +99,7 @@ def verify_front(
             and front
             and _leaves_room(front[0], known, objectives, limits)
         ):
-            beside = stretch(found, front[0])
+            beside = _stretched(stretch, found, front[0])
             stretched |= beside
             found |= beside
         picks = [config for config in _best_and_spread(front) if config not in known]
@@ -157,6 +167,19 @@ def feasible_front(
     return [configs[within[place]] for place in reversed(pareto_front(points))]
 
 
+def _stretched(
+    stretch: Callable[[Accuracies, Deployment], Accuracies], found: Accuracies, pick: Deployment
+) -> Accuracies:
+    """Further deployments, until one is more accurate than the pick, or there are no more."""
+    beside: dict[Deployment, float] = {}
+    for _ in range(STRETCHES):
+        new = stretch({**found, **beside}, pick)
+        beside |= new
+        if not new or max(new.values()) > found[pick]:
+            break
+    return beside
+
+
 def _best_and_spread(front: Sequence[Deployment]) -> list[Deployment]:
     rest = front[BEST:]
     places = {round((number + 1) * len(rest) / (SPREAD + 1)) for number in range(SPREAD)}
@@ -186,11 +209,15 @@ def _near_limit(
     times: Mapping[Deployment, int],
     limits: Limits,
 ) -> list[Deployment]:
-    """Those of the measured front that lie closely within a limit and are to be confirmed."""
+    """Those of the measured front that lie closely within a limit and are to be confirmed.
+
+    What is measured beyond `OCCASIONS` is decided on at the end alone: each look may err.
+    """
     return [
         config
         for config in front
-        if 0 < times[config] < OCCASIONS and _share(known[config], limits) > NEAR
+        if times[config] not in {0, OCCASIONS, MOST_OCCASIONS}
+        and _share(known[config], limits) > NEAR
     ]
 
 
@@ -205,11 +232,13 @@ def _contenders(
 ) -> list[Deployment]:
     """Measured ones that are more accurate than all of the front, and may truly fit.
 
-    Of the rounds, `left` are left, which have to be enough to decide.
+    Of the rounds, `left` are left, which have to be enough to decide for the first time.
     """
     least = found[front[0]] if front else -1.0
     times, hopeful = occasions(rounds), hopeful_ms(rounds)
-    open_ = [one for one in found if OCCASIONS - left <= times[one] < OCCASIONS and one in hopeful]
+    open_ = [
+        one for one in found if one in hopeful and OCCASIONS - left <= times[one] < MOST_OCCASIONS
+    ]
     better = [config for config in open_ if found[config] > least]
     if not better:
         return []

@@ -2,10 +2,13 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from hwsearch.records import Deployment
 from hwsearch.search.rounds import (
-    CONFIDENCE,
+    FIRST_CONFIDENCE,
+    LAST_CONFIDENCE,
+    MOST_OCCASIONS,
     OCCASIONS,
     Round,
     careful_ms,
@@ -37,7 +40,9 @@ def test_until_all_occasions_the_mean_counts_and_then_its_upper_bound(
     (before,) = careful_ms(rounds[:2]).values()
     (after,) = careful_ms(rounds).values()
     assert before == pytest.approx((10.0,))
-    assert 10.0 < after[0] < 11.0
+    error = np.std(tables, ddof=1) / np.sqrt(OCCASIONS)
+    expected = stats.t.ppf(FIRST_CONFIDENCE, OCCASIONS - 1, loc=10.0, scale=error)
+    assert after == pytest.approx((expected,))
 
 
 def test_targets_have_spreads_of_their_own_and_one_may_be_unknown(deployments: list[Deployment]):
@@ -72,20 +77,24 @@ def test_a_round_is_kept_with_what_is_unknown(deployments: list[Deployment], kep
 
 
 @pytest.mark.parametrize("together", [1, 7, 100])
+@pytest.mark.parametrize(
+    ("times", "confidence", "widest"),
+    [(OCCASIONS, FIRST_CONFIDENCE, 1.035), (MOST_OCCASIONS, LAST_CONFIDENCE, 1.01)],
+)
 def test_the_truth_is_below_what_counts_as_often_as_promised(
-    deployments: list[Deployment], together: int
+    deployments: list[Deployment], together: int, times: int, confidence: float, widest: float
 ):
     rng = np.random.default_rng(0)
     covered, widths = [], []
     for _ in range(700 // together):
         truth = rng.uniform(5.0, 50.0, size=together)
-        scatter = np.exp(rng.normal(0.0, 0.02, size=(OCCASIONS, together, 1)))
+        scatter = np.exp(rng.normal(0.0, 0.02, size=(times, together, 1)))
         known = careful_ms(rounds_of(deployments[:together], truth[:, None] * scatter))
         counts = np.array([known[one][0] for one in deployments[:together]])
         covered += (truth <= counts).tolist()
         widths += (counts / truth).tolist()
-    assert np.mean(covered) == pytest.approx(CONFIDENCE, abs=0.03)
-    assert np.median(widths) < 1.02
+    assert np.mean(covered) == pytest.approx(confidence, abs=0.03)
+    assert np.median(widths) < widest
 
 
 def test_a_target_that_went_away_takes_no_figure_of_others_along(deployments: list[Deployment]):
@@ -122,11 +131,19 @@ def test_what_may_truly_be_is_as_far_below_the_mean_as_occasions_differ(
 ):
     rng = np.random.default_rng(0)
     truth = rng.uniform(5.0, 50.0, size=100)
-    for times in (2, OCCASIONS):
+    for times in (2, OCCASIONS - 1):
         scatter = np.exp(rng.normal(0.0, 0.02, size=(times, 100, 1)))
         rounds = rounds_of(deployments[:100], truth[:, None] * scatter)
         hopeful = hopeful_ms(rounds)
         above = [real >= hopeful[one][0] for one, real in zip(deployments, truth, strict=False)]
-        assert np.mean(above) == pytest.approx(CONFIDENCE, abs=0.06)
+        assert np.mean(above) == pytest.approx(LAST_CONFIDENCE, abs=0.05)
     once = hopeful_ms(rounds[:1])[deployments[0]]
     assert once == pytest.approx(rounds[0].latencies_ms[0][1]), "nothing tells the scatter yet"
+
+
+def test_after_all_occasions_a_mean_beyond_the_limit_gives_no_hope(deployments: list[Deployment]):
+    tables = np.array([9.0, 11.0] * (OCCASIONS // 2)).reshape(-1, 1, 1)
+    (before,) = hopeful_ms(rounds_of(deployments[:1], tables[:-1])).values()
+    (after,) = hopeful_ms(rounds_of(deployments[:1], tables)).values()
+    assert before[0] < 9.0
+    assert after == pytest.approx((10.0,))

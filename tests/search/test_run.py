@@ -1,3 +1,4 @@
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from laboratory import (
 from hwsearch.errors import DataError, InfeasibleError, ProfileError, UsageError
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
+from hwsearch.search.run import MOST_BESIDE
 from hwsearch.search.study import StudyIdentity, SubnetStudy
 from hwsearch.search.verify import ROUNDS
 
@@ -81,7 +83,7 @@ def test_one_deployment_meets_every_target(search: Search, deployments: list[Dep
 def test_all_that_was_judged_is_told_of(search: Search, lab: Lab, limit_ms: float):
     """Also what was judged beside the study, and then was not worth measuring."""
     outcome = search(lab, limit_ms, trials=8)
-    assert outcome.trials < len(outcome.candidates)
+    assert outcome.trials < len(outcome.candidates) <= outcome.trials + math.ceil(8 * MOST_BESIDE)
     assert {row.deployment for row in outcome.candidates} == set(lab.evaluated)
 
 

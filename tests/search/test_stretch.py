@@ -5,7 +5,7 @@ from laboratory import Lab, Law
 from hwsearch.records import Deployment
 from hwsearch.search.deployments import DeploymentSpace
 from hwsearch.search.objectives import at_best
-from hwsearch.search.steps import informed_steps
+from hwsearch.search.steps import informed_steps, steps_around
 from hwsearch.search.stretch import MOST, challengers
 
 LIMIT_MS = 15.0
@@ -67,6 +67,34 @@ def test_a_step_that_fits_is_found_behind_one_that_does_not(
     assert stuck
 
 
+def test_a_step_from_a_more_accurate_one_that_is_too_slow_is_found(
+    space: DeploymentSpace, lab: Lab, law: Law, deployments: list[Deployment]
+):
+    """Nothing else fits, and the best is out of reach of the pick."""
+    within = [one for one in deployments if lab.predict([one])[0, 0] <= LIMIT_MS]
+    best = max(within, key=law[0])
+    larger = next(
+        one for one in deployments if law[1](one) > LIMIT_MS and best in steps_around(space, one)
+    )
+    others = [one for one in within if best not in _two_steps(space, one)]
+    judged = {one: law[0](one) for one in [*others, larger]}
+    found = challengers(
+        space,
+        judged,
+        max(others, key=law[0]),
+        upper=lab.upper_cost,
+        at_best=lambda some: np.array([LIMIT_MS if one == best else np.inf for one in some]),
+        limit=LIMIT_MS,
+    )
+    assert law[0](larger) > law[0](best)
+    assert found == [best]
+
+
+def _two_steps(space: DeploymentSpace, one: Deployment) -> set[Deployment]:
+    near = {one, *steps_around(space, one)}
+    return near | {step for other in near for step in steps_around(space, other)}
+
+
 def test_a_doubtful_one_is_judged_until_it_is_known_better(
     space: DeploymentSpace, lab: Lab, deployments: list[Deployment], law: Law
 ):
@@ -95,10 +123,10 @@ def test_what_can_only_be_worse_is_not_judged(
     assert challengers_of_the_best(space, lab, everything_else_below) == []
 
 
-def test_a_quarter_of_the_latencies_lies_below_the_hoped_for_one(lab: Lab, space: DeploymentSpace):
+def test_a_tenth_of_the_latencies_lies_below_the_hoped_for_one(lab: Lab, space: DeploymentSpace):
     """By a simulation: errors are normal in the logarithm, bounds hold nine times in ten."""
     spread = np.log(lab.upper([space.largest])[0, 0] / lab.predict([space.largest])[0, 0]) / 1.2816
     hoped = at_best(lab.objectives, [space.largest], [[1.0]])[0, 0]
     errors = np.random.default_rng(0).normal(0.0, spread, 100_000)
     latencies = lab.predict([space.largest])[0, 0] * np.exp(errors)
-    assert np.mean(latencies < hoped) == pytest.approx(0.25, abs=0.005)
+    assert np.mean(latencies < hoped) == pytest.approx(0.1, abs=0.005)
