@@ -13,7 +13,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,14 +171,23 @@ def corrected_by(measurement: Measurement, share: DriftShare) -> Measurement:
     if measurement.drift is None:
         return measurement
     correction = share.correction(measurement.drift, measurement.subnet.resolution)
-    if correction == measurement.drift.share_correction:
+    return with_correction(measurement, "share_correction", correction)
+
+
+def with_correction(
+    measurement: Measurement,
+    name: Literal["share_correction", "session_correction"],
+    correction: float,
+) -> Measurement:
+    """A measurement with another value of one of its drift's corrections, which are logarithms."""
+    if measurement.drift is None or correction == getattr(measurement.drift, name):
         return measurement
-    ratio = math.exp(correction - measurement.drift.share_correction)
-    values = {name: getattr(measurement, name) for name in CORRECTED}
+    ratio = math.exp(correction - getattr(measurement.drift, name))
+    values = {field: getattr(measurement, field) for field in CORRECTED}
     return measurement.model_copy(
         update={
-            **{name: None if ms is None else ratio * ms for name, ms in values.items()},
-            "drift": measurement.drift.model_copy(update={"share_correction": correction}),
+            **{field: None if ms is None else ratio * ms for field, ms in values.items()},
+            "drift": measurement.drift.model_copy(update={name: correction}),
         }
     )
 
@@ -206,7 +215,8 @@ def _log_slowness(drift: Drift) -> float:
 
 
 def _log_latency(measurement: Measurement) -> float:
-    corrected = 0.0 if measurement.drift is None else measurement.drift.share_correction
+    drift = measurement.drift
+    corrected = 0.0 if drift is None else drift.share_correction + drift.session_correction
     return math.log(measurement.latency_ms()) - corrected
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock
 from pydantic import Field
@@ -25,14 +21,9 @@ from hwsearch.drift_share import (
 )
 from hwsearch.errors import ProfileError, UsageError
 from hwsearch.files import write_text
+from hwsearch.profile_lines import append_line, mend_tail, parse_lines
 from hwsearch.records import Measurement, Milliseconds, Record, Scope, SubnetConfig, Target
-
-Line = dict[str, Any]
-Migration = Callable[[Line], Line]
-
-# One function for each schema version that came after the first: number k turns a line of version
-# k + 1 into one of version k + 2. Append to it; never change or remove what others' files need.
-MIGRATIONS: tuple[Migration, ...] = ()
+from hwsearch.session_errors import SessionErrors, freed_of, learn_session_errors
 
 
 class ReferenceAnchor(Record):
@@ -42,12 +33,14 @@ class ReferenceAnchor(Record):
         subnet: the reference itself; None in profiles of earlier versions, where it has all layers
             and the lowest resolution.
         drift_share: how much of its drift the other subnets take, as far as repeats tell.
+        session_errors: what all subnets of a session came out too slow by, as a predictor tells.
     """
 
     subnet_id: str
     anchor_ms: Milliseconds
     subnet: SubnetConfig | None = None
     drift_share: DriftShare = ALL
+    session_errors: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
 class StoredTarget(Record):
@@ -65,7 +58,7 @@ class Profile:
 
     Profiles of one target merge by joining their files' lines. Where a subnet was measured more
     than once, the later measurement stands before the earlier. Latencies are corrected for
-    `drift_share` of the drift.
+    `drift_share` of the drift, and for the errors of their sessions as far as these were learnt.
     """
 
     measurements: tuple[Measurement, ...] = ()
@@ -168,12 +161,12 @@ class ProfileStore:
             ProfileError: the line could not be written.
         """
         path = self.measurements_file(measurement.supernet_id)
-        line = corrected_by(measurement, ALL).to_json().encode() + b"\n"
+        line = freed_of(corrected_by(measurement, ALL), {}).to_json().encode() + b"\n"
         with self._lock():
             self._ensure_target()
             try:
-                _mend_tail(path)
-                _append_bytes(path, line)
+                mend_tail(path)
+                append_line(path, line)
             except OSError as error:
                 raise ProfileError(f"{path} could not be written: {error.strerror}.") from None
 
@@ -182,8 +175,8 @@ class ProfileStore:
 
         All of them are held against one anchor, also lines that were joined from another profile of
         the target, and corrected for as much of the drift as `learn_drift_share` found when it was
-        last called. A last line that was cut short (the machine went down while it was written) is
-        dropped with a warning.
+        last called, and for what `learn_session_errors` found since. A last line that was cut short
+        (the machine went down while it was written) is dropped with a warning.
 
         Raises:
             ProfileError: any other line is damaged, the message has its number; or lines hang on
@@ -191,27 +184,61 @@ class ProfileStore:
         """
         known = self.reference(supernet_id)
         share = known.drift_share if known else ALL
+        errors = known.session_errors if known else {}
         rows = self._held_against_one_anchor(supernet_id, known)
-        return Profile(tuple(corrected_by(row, share) for row in rows), share)
+        return Profile(tuple(freed_of(corrected_by(row, share), errors) for row in rows), share)
 
     def learn_drift_share(self, supernet_id: str) -> DriftShare:
         """Learn from all repeats how much of the drift subnets take; what is read hangs on it.
 
         Nothing else changes it, so that latencies stay what they are while a search adds repeats.
+        The errors of sessions, which hang on it, are forgotten.
 
         Raises:
             ProfileError: as `read`.
         """
         with self._lock():
-            stored = self._ensure_target()
-            known = stored.references.get(supernet_id)
+            known = self._ensure_target().references.get(supernet_id)
             if known is None:
                 return ALL
             share = learn_drift_share(self._held_against_one_anchor(supernet_id, known))
-            anchor = known.model_copy(update={"drift_share": share})
-            references = {**stored.references, supernet_id: anchor}
-            self._write(stored.model_copy(update={"references": references}))
+            update = {"drift_share": share, "session_errors": {}}
+            self._replace_reference(supernet_id, known.model_copy(update=update))
         return share
+
+    def learn_session_errors(
+        self,
+        supernet_id: str,
+        expected_ms: Mapping[str, float],
+        *,
+        among: Callable[[Measurement], bool] = lambda measurement: True,
+    ) -> SessionErrors:
+        """Learn what the latencies of each session have in common; what is read hangs on it.
+
+        Args:
+            supernet_id: whose profile.
+            expected_ms: latencies by subnet id, as `session_errors.learn_session_errors` has them.
+            among: of which measurements.
+
+        Raises:
+            ProfileError: as `read`.
+        """
+        with self._lock():
+            known = self._ensure_target().references.get(supernet_id)
+            if known is None:
+                return {}
+            rows = self._held_against_one_anchor(supernet_id, known)
+            corrected = [corrected_by(row, known.drift_share) for row in rows if among(row)]
+            errors = learn_session_errors(corrected, expected_ms)
+            self._replace_reference(
+                supernet_id, known.model_copy(update={"session_errors": errors})
+            )
+        return errors
+
+    def _replace_reference(self, supernet_id: str, reference: ReferenceAnchor) -> None:
+        stored = self._ensure_target()
+        references = {**stored.references, supernet_id: reference}
+        self._write(stored.model_copy(update={"references": references}))
 
     def _held_against_one_anchor(
         self, supernet_id: str, known: ReferenceAnchor | None
@@ -221,7 +248,7 @@ class ProfileStore:
             content = path.read_bytes()
         except FileNotFoundError:
             return []
-        rows = with_group_ms(_parse(content, path))
+        rows = with_group_ms(parse_lines(content, path))
         drifts = [row.drift for row in rows if row.drift is not None]
         older = known.subnet_id if known and known.subnet is None else None
         if len({drift.reference_id or older for drift in drifts}) > 1:
@@ -248,8 +275,7 @@ class ProfileStore:
             old = stored.references.get(supernet_id)
             if old is not None:
                 return old
-            references = {**stored.references, supernet_id: reference}
-            self._write(stored.model_copy(update={"references": references}))
+            self._replace_reference(supernet_id, reference)
         return reference
 
     def measurements_file(self, supernet_id: str) -> Path:
@@ -291,84 +317,6 @@ def held_against(measurement: Measurement, anchor_ms: float) -> Measurement:
             "drift": measurement.drift.model_copy(update={"anchor_ms": anchor_ms}),
         }
     )
-
-
-def migrate(line: Line, migrations: Sequence[Migration] = MIGRATIONS) -> Line:
-    """Bring a measurement's line to the present schema version.
-
-    Raises:
-        UsageError: the line has no version, or one that this hwsearch does not know yet.
-    """
-    version = line.get("schema_version")
-    newest = len(migrations) + 1
-    if not isinstance(version, int) or not 1 <= version <= newest:
-        raise UsageError(
-            f"The schema version is {version!r}, and this hwsearch reads 1 to {newest}: install a "
-            "newer one."
-        )
-    for migration in migrations[version - 1 :]:
-        line = migration(line)
-    return line
-
-
-def _parse(content: bytes, path: Path) -> list[Measurement]:
-    *lines, tail = content.split(b"\n")
-    measurements = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            measurements.append(_measurement(line))
-        except UsageError as error:
-            raise ProfileError(f"Line {number} of {path} is damaged: {error}") from None
-    if tail.strip():
-        try:
-            measurements.append(_measurement(tail))
-        except UsageError:
-            warnings.warn(f"The last line of {path} was cut short and is dropped.", stacklevel=3)
-    return measurements
-
-
-def _measurement(text: bytes) -> Measurement:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        raise UsageError("It is not JSON.") from None
-    if not isinstance(line, dict):
-        raise UsageError("It is not a JSON object.")
-    return Measurement.from_json(json.dumps(migrate(line)))
-
-
-def _append_bytes(path: Path, line: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        if os.write(descriptor, line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _mend_tail(path: Path) -> None:
-    """Cut off an unfinished last line; give the line break that a finished one lacks."""
-    if not path.exists() or _ends_with_break(path):
-        return
-    content = path.read_bytes()
-    tail = content[content.rfind(b"\n") + 1 :]
-    try:
-        _measurement(tail)
-    except UsageError:
-        os.truncate(path, len(content) - len(tail))
-    else:
-        _append_bytes(path, b"\n")
-
-
-def _ends_with_break(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
 
 
 def _usable(measurement: Measurement, include_drifted: bool) -> bool:

@@ -268,6 +268,8 @@ class Drift(Record):
             lowest resolution.
         share_correction: the logarithm of what the corrected latencies were multiplied by, because
             subnets take another share of the drift than all of it. As it is stored it is 0.
+        session_correction: the same, because all subnets of the session came out too fast or too
+            slow together. As it is stored it is 0.
     """
 
     around_ms: Milliseconds
@@ -275,6 +277,7 @@ class Drift(Record):
     group_ms: Milliseconds | None = None
     reference_id: str | None = None
     share_correction: float = 0.0
+    session_correction: float = 0.0
 
 
 class GpuState(Record):

@@ -13,6 +13,7 @@ LEVELS = (
     {"errors"},
     {"records", "progress", "files"},
     {"sam", "results", "drift_share"},
+    {"session_errors", "profile_lines"},
     {"space", "costs", "compute", "data", "runtime", "profiles", "report"},
     {"checkpoint", "evaluation", "profiler", "predictor", "search", "export"},
     {"supernet"},

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hwsearch import profiles
+from hwsearch import profile_lines
 from hwsearch.errors import ProfileError, UsageError
-from hwsearch.profiles import Profile, ProfileStore, ReferenceAnchor, migrate
+from hwsearch.profile_lines import migrate
+from hwsearch.profiles import Profile, ProfileStore, ReferenceAnchor
 from hwsearch.records import Drift, LayerConfig, Measurement, SubnetConfig, Target
 
 TARGET = Target(device="cpu", device_name="Fake", runtime="onnxruntime", runtime_version="1.30.0")
@@ -254,9 +255,9 @@ def test_a_version_that_is_not_known_is_refused(store: ProfileStore, version: ob
 
 def test_a_full_disk_is_a_sentence(store: ProfileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(store, 1)
-    real_write = profiles.os.write
+    real_write = profile_lines.os.write
     with monkeypatch.context() as patch:
-        patch.setattr(profiles.os, "write", lambda fd, data: real_write(fd, data[:20]))
+        patch.setattr(profile_lines.os, "write", lambda fd, data: real_write(fd, data[:20]))
         with pytest.raises(ProfileError, match="could not be written: No space left"):
             store.append(measurement(1))
     store.append(measurement(2))

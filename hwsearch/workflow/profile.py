@@ -93,10 +93,12 @@ def profile_supernet(
     if subnets is None:
         count = max(samples, MIN_SAMPLES) if goal else samples
         subnets = stratified_sample(supernet.space, supernet.geometry, count, seed=seed)
-    _measure_twice(stopwatch, list(dict.fromkeys(subnets)))
+    wanted = list(dict.fromkeys(subnets))
+    _measure_twice(stopwatch, wanted)
     error = _measure_until(goal, supernet, stopwatch, seed=seed) if goal else None
     if len(stopwatch.profile.measurements) > before:
         store.learn_drift_share(supernet.id)
+        _learn_session_errors(supernet, store, wanted)
     summary = summarise_profile(supernet, store)
     if not summary.measured and not summary.drifted:
         raise ProfileError(stopwatch.profile.why_empty(supernet.id, target))
@@ -148,6 +150,27 @@ def _measure_until(
         if not chosen:  # all subnets of a small space are measured
             return now.error_percent
         _measure_twice(stopwatch, chosen)
+
+
+def _learn_session_errors(
+    supernet: Supernet, store: ProfileStore, drawn: Sequence[SubnetConfig]
+) -> None:
+    """Of the sessions that hold none but these, which chance put together.
+
+    What was chosen to teach a predictor may have in common that it errs there.
+    """
+    profile = store.read(supernet.id)
+    predictor = fitted(supernet, store.target, profile)
+    if predictor is None:
+        return
+    ids = {config.id for config in drawn}
+    others = {row.session_id for row in profile.measurements if row.subnet_id not in ids}
+    expected_ms = predictor.out_of_fold_ms().tolist()
+    store.learn_session_errors(
+        supernet.id,
+        {c.id: ms for c, ms in zip(predictor.configs_, expected_ms, strict=True)},
+        among=lambda row: row.session_id not in others,
+    )
 
 
 def summarise_profile(supernet: Supernet, store: ProfileStore) -> ProfileSummary:
