@@ -9,8 +9,8 @@ from tiny import tiny_supernet
 from hwsearch.costs import encoder_macs
 from hwsearch.errors import ProfileError
 from hwsearch.predictor import crossvalidation
-from hwsearch.profiles import ProfileStore
-from hwsearch.records import Measurement, SubnetConfig, Target
+from hwsearch.profiles import ProfileStore, ReferenceAnchor
+from hwsearch.records import Drift, Measurement, SubnetConfig, Target
 from latency_study import measured
 from latency_study.measured import MeasuredSet
 
@@ -93,3 +93,31 @@ def test_raw_columns_tell_all_configurations_apart(data: MeasuredSet):
 def test_a_folder_without_profiles_is_refused(tmp_path: Path):
     with pytest.raises(ProfileError, match="no profile"):
         measured.read_profiles(tmp_path, NET.geometry)
+
+
+def test_latencies_are_freed_of_the_errors_of_sessions_and_known_as_measured(tmp_path: Path):
+    store = ProfileStore(tmp_path, TARGET)
+    store.agree_on_reference(NET.id, ReferenceAnchor(subnet_id="r", anchor_ms=1.0))
+    rng = np.random.default_rng(0)
+    drawn = list(dict.fromkeys(NET.space.sample(rng) for _ in range(40)))[:20]
+    errors = {"a": 0.1, "b": 0.0, "c": -0.05, "d": 0.02}
+    for place, config in enumerate(drawn):
+        session = sorted(errors)[place % 4]
+        row = Measurement(
+            supernet_id=NET.id,
+            subnet_id=config.id,
+            subnet=config,
+            target=TARGET,
+            session_id=session,
+            encoder_ms=law_ms(config) * float(np.exp(errors[session])),
+            decoder_ms=0.001,
+            drift=Drift(around_ms=1.0, anchor_ms=1.0, reference_id="r"),
+        )
+        store.append(row)
+    store.learn_session_errors(NET.id, {config.id: law_ms(config) for config in drawn})
+    (data,) = measured.read_profiles(tmp_path, NET.geometry)
+    law = np.array([law_ms(config) for config in data.configs])
+    assert data.as_measured_ms == pytest.approx(
+        [ms * np.exp(errors[sorted(errors)[place % 4]]) for place, ms in enumerate(law)], rel=1e-3
+    )
+    assert np.log(data.latencies_ms / law).std() < 0.02 * np.log(data.as_measured_ms / law).std()

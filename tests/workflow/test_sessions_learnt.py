@@ -60,7 +60,9 @@ def sessions(monkeypatch: pytest.MonkeyPatch):
 
 
 def profiled(folder, *, goal=None, samples=48):
-    profile_supernet(SUPERNET, target=TARGET, workspace=Workspace(folder), samples=samples, goal=goal)
+    profile_supernet(
+        SUPERNET, target=TARGET, workspace=Workspace(folder), samples=samples, goal=goal
+    )
     return ProfileStore(Workspace(folder).profiles, TARGET).read(SUPERNET.id)
 
 
