@@ -23,7 +23,7 @@ from hwsearch.errors import ProfileError, UsageError
 from hwsearch.files import write_text
 from hwsearch.profile_lines import append_line, mend_tail, parse_lines
 from hwsearch.records import Measurement, Milliseconds, Record, Scope, SubnetConfig, Target
-from hwsearch.session_errors import SessionErrors, freed_of, learn_session_errors
+from hwsearch.session_errors import freed_of, learn_session_errors
 
 
 class ReferenceAnchor(Record):
@@ -34,6 +34,7 @@ class ReferenceAnchor(Record):
             and the lowest resolution.
         drift_share: how much of its drift the other subnets take, as far as repeats tell.
         session_errors: what all subnets of a session came out too slow by, as a predictor tells.
+        learnt_from: how many measurements these two were learnt from.
     """
 
     subnet_id: str
@@ -41,6 +42,7 @@ class ReferenceAnchor(Record):
     subnet: SubnetConfig | None = None
     drift_share: DriftShare = ALL
     session_errors: dict[str, dict[str, float]] = Field(default_factory=dict)
+    learnt_from: int = 0
 
 
 class StoredTarget(Record):
@@ -174,9 +176,9 @@ class ProfileStore:
         """All measurements of a supernet; an empty profile where there are none.
 
         All of them are held against one anchor, also lines that were joined from another profile of
-        the target, and corrected for as much of the drift as `learn_drift_share` found when it was
-        last called, and for what `learn_session_errors` found since. A last line that was cut short
-        (the machine went down while it was written) is dropped with a warning.
+        the target, and corrected for what `learn_corrections` found when it was last called. A last
+        line that was cut short (the machine went down while it was written) is dropped with a
+        warning.
 
         Raises:
             ProfileError: any other line is damaged, the message has its number; or lines hang on
@@ -188,52 +190,43 @@ class ProfileStore:
         rows = self._held_against_one_anchor(supernet_id, known)
         return Profile(tuple(freed_of(corrected_by(row, share), errors) for row in rows), share)
 
-    def learn_drift_share(self, supernet_id: str) -> DriftShare:
-        """Learn from all repeats how much of the drift subnets take; what is read hangs on it.
-
-        Nothing else changes it, so that latencies stay what they are while a search adds repeats.
-        The errors of sessions, which hang on it, are forgotten.
-
-        Raises:
-            ProfileError: as `read`.
-        """
-        with self._lock():
-            known = self._ensure_target().references.get(supernet_id)
-            if known is None:
-                return ALL
-            share = learn_drift_share(self._held_against_one_anchor(supernet_id, known))
-            update = {"drift_share": share, "session_errors": {}}
-            self._replace_reference(supernet_id, known.model_copy(update=update))
-        return share
-
-    def learn_session_errors(
+    def learn_corrections(
         self,
         supernet_id: str,
-        expected_ms: Mapping[str, float],
-        *,
-        among: Callable[[Measurement], bool] = lambda measurement: True,
-    ) -> SessionErrors:
-        """Learn what the latencies of each session have in common; what is read hangs on it.
+        expected: Callable[[Profile], Mapping[str, float]] = lambda profile: {},
+    ) -> Profile:
+        """Learn how much of the drift subnets take, and what all of a session have in common.
+
+        What is read hangs on it. Nothing else changes it, so that latencies stay what they are
+        while a search adds measurements. Sessions that chance did not put together have no part in
+        the latter. Both are stored at once; a profile that is as it was then is left alone.
 
         Args:
             supernet_id: whose profile.
-            expected_ms: latencies by subnet id, as `session_errors.learn_session_errors` has them.
-            among: of which measurements.
+            expected: gives each subnet's latency by its id, as a predictor has it that did not see
+                it, from a profile that is corrected for the drift alone.
+
+        Returns:
+            The profile as it is read from now on.
 
         Raises:
             ProfileError: as `read`.
         """
+        known = self.reference(supernet_id)
+        rows = self._held_against_one_anchor(supernet_id, known)
+        if known is None or known.learnt_from == len(rows):
+            return self.read(supernet_id)
+        share = learn_drift_share(rows)
+        profile = Profile(tuple(corrected_by(row, share) for row in rows), share)
+        by_chance = [row for row in profile.measurements if row.drawn is not False]
+        learnt = {
+            "drift_share": share,
+            "session_errors": learn_session_errors(by_chance, expected(profile)),
+            "learnt_from": len(rows),
+        }
         with self._lock():
-            known = self._ensure_target().references.get(supernet_id)
-            if known is None:
-                return {}
-            rows = self._held_against_one_anchor(supernet_id, known)
-            corrected = [corrected_by(row, known.drift_share) for row in rows if among(row)]
-            errors = learn_session_errors(corrected, expected_ms)
-            self._replace_reference(
-                supernet_id, known.model_copy(update={"session_errors": errors})
-            )
-        return errors
+            self._replace_reference(supernet_id, known.model_copy(update=learnt))
+        return self.read(supernet_id)
 
     def _replace_reference(self, supernet_id: str, reference: ReferenceAnchor) -> None:
         stored = self._ensure_target()

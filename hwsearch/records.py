@@ -317,7 +317,8 @@ class Measurement(Record):
     within its session (two sessions differ by more), None in older profiles. `drifted` marks a
     measurement whose corrected latency is not to be trusted. `memory_bytes` is the peak resident
     memory that loading and running both models took in a process of their own, beyond what that
-    process had before; on a GPU, the GPU's memory.
+    process had before; on a GPU, the GPU's memory. `drawn` tells whether chance put together what
+    its session timed; None in older profiles.
     """
 
     schema_version: Literal[1] = 1
@@ -335,6 +336,7 @@ class Measurement(Record):
     high_ms: Milliseconds | None = None
     drift: Drift | None = None
     drifted: bool = False
+    drawn: bool | None = None
     memory_bytes: int | None = None
     conditions: Conditions | None = None
     error: str | None = None

@@ -20,7 +20,7 @@ from hwsearch.drift_share import with_correction
 from hwsearch.records import Measurement
 
 Floats = NDArray[np.float64]
-# By session and subnet, the logarithm of how much too slow the session's other subnets came out.
+# By session and subnet, the logarithm of how much too slow it came out, as the others of it tell.
 SessionErrors = Mapping[str, Mapping[str, float]]
 
 MIN_SESSIONS = 3  # fewer don't tell how much sessions differ
@@ -29,14 +29,15 @@ _DIGITS = 6
 
 def learn_session_errors(
     measurements: Iterable[Measurement], expected_ms: Mapping[str, float]
-) -> SessionErrors:
+) -> dict[str, dict[str, float]]:
     """The error of each session, for each of its subnets as the others of it tell.
 
     With r = ln(measured / expected) = μ + s + e, where s belongs to the session and e to the
     measurement, the variances of both are those of the one-way layout with random effects, found by
     the method of moments, and a session's error is the posterior mean of s: the mean of r - μ over
-    the other m subnets times σs² / (σs² + σe² / m). A subnet's own e is no part of its correction,
-    which therefore can't flatter it.
+    the other m subnets times σs² / (σs² + σe² / m). A subnet's own r is none of these, so that its
+    correction does not flatter it; it has a small part in μ, in the variances and in what the
+    others were expected to take.
 
     Source: Searle, Casella and McCulloch, Variance Components (1992), sections 3.6 and 7.4.
 
@@ -46,15 +47,16 @@ def learn_session_errors(
         expected_ms: what each subnet takes, by its id, as a predictor has it that did not see it.
 
     Returns:
-        Nothing where fewer than `MIN_SESSIONS` sessions have two subnets, or where sessions differ
-        by no more than their subnets do.
+        Of the sessions with two such subnets at least; none where they are fewer than
+        `MIN_SESSIONS`, or differ by no more than their subnets do.
     """
     sessions: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for row in measurements:
         if row.error is None and not row.drifted and row.subnet_id in expected_ms:
             ratio = row.latency_ms() / expected_ms[row.subnet_id]
             sessions[row.session_id][row.subnet_id] = math.log(ratio)
-    blocks = [np.array([*found.values()]) for found in sessions.values() if len(found) > 1]
+    told = {session: found for session, found in sessions.items() if len(found) > 1}
+    blocks = [np.array([*found.values()]) for found in told.values()]
     if len(blocks) < MIN_SESSIONS:
         return {}
     mean, between, within = _components(blocks)
@@ -70,7 +72,7 @@ def learn_session_errors(
             subnet: error([other for name, other in found.items() if name != subnet])
             for subnet in found
         }
-        for session, found in sessions.items()
+        for session, found in told.items()
     }
 
 

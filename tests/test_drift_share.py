@@ -264,14 +264,14 @@ def test_a_profile_is_read_by_the_share_that_was_last_learnt(store):
         store.append(row)
     plain = store.read("fake")
     assert plain.measurements == tuple(rows)
-    share = store.learn_drift_share("fake")
+    share = store.learn_corrections("fake").drift_share
     assert share == learn_drift_share(rows)
     found = store.read("fake")
     assert found.drift_share == share
     assert found.measurements == tuple(corrected_by(row, share) for row in rows)
     store.append(measured(0, slowness=1.1, share=1.5, repeat=2, session="a search's"))
     assert store.read("fake").drift_share == share
-    assert store.learn_drift_share("fake") != share
+    assert store.learn_corrections("fake").drift_share != share
 
 
 def test_lines_are_stored_as_corrected_for_all_of_the_drift(store):
@@ -292,7 +292,9 @@ def test_joined_lines_of_another_anchor_teach_the_same(store):
         twice = {name: 2 * getattr(row, name) for name in CORRECTED}
         is_joined = row.session_id.endswith(("0", "3"))
         store.append(row.model_copy(update={**twice, "drift": other}) if is_joined else row)
-    assert store.learn_drift_share("fake").share == pytest.approx(learn_drift_share(rows).share)
+    assert store.learn_corrections("fake").drift_share.share == pytest.approx(
+        learn_drift_share(rows).share
+    )
 
 
 def test_lines_of_two_references_are_refused(store):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsearch.drift_share import ALL, CORRECTED
+from hwsearch.drift_share import CORRECTED
 from hwsearch.profiles import ProfileStore, ReferenceAnchor
 from hwsearch.records import Drift, LayerConfig, Measurement, SubnetConfig, Target
 from hwsearch.session_errors import MIN_SESSIONS, freed_of, learn_session_errors
@@ -162,31 +162,60 @@ def store(tmp_path):
     return store
 
 
-def test_a_profile_is_read_without_the_errors_that_were_learnt(store):
-    rows, _ = profile(0)
+def stored(store, rows):
     for row in rows:
         store.append(row)
-    errors = store.learn_session_errors("fake", truth(rows))
-    assert errors == learn_session_errors(rows, truth(rows)) != {}
-    found = store.read("fake").measurements
+    return truth(rows)
+
+
+def test_a_profile_is_read_without_the_errors_that_were_learnt(store):
+    rows, _ = profile(0)
+    expected = stored(store, rows)
+    found = store.learn_corrections("fake", lambda profile: expected).measurements
+    errors = learn_session_errors(rows, expected)
+    assert found == store.read("fake").measurements
     assert found == tuple(freed_of(row, errors) for row in rows)
+    assert found != tuple(rows)
     for row in found:  # what a search hands on
         store.append(row.model_copy(update={"repeat": 1}))
     lines = store.measurements_file("fake").read_text().splitlines()
-    stored = [Measurement.from_json(line) for line in lines]
-    assert all(row.drift.session_correction == 0 for row in stored)
-    assert [row.latency_ms() for row in stored] == pytest.approx(
+    written = [Measurement.from_json(line) for line in lines]
+    assert all(row.drift.session_correction == 0 for row in written)
+    assert [row.latency_ms() for row in written] == pytest.approx(
         [row.latency_ms() for row in (*rows, *rows)]
     )
 
 
-def test_errors_are_learnt_among_the_sessions_asked_for_and_forgotten_with_the_share(store):
+def test_only_sessions_that_chance_put_together_are_learnt_of(store):
     rows, _ = profile(0)
-    for row in rows:
-        store.append(row)
-    errors = store.learn_session_errors(
-        "fake", truth(rows), among=lambda row: row.session_id in {"0", "1", "2", "3"}
-    )
-    assert errors.keys() == {"0", "1", "2", "3"}
-    assert store.learn_drift_share("fake") == ALL
-    assert store.read("fake").measurements == tuple(rows)
+    chosen = [row.model_copy(update={"drawn": row.session_id in {"0", "1", "2"}}) for row in rows]
+    older = [row for row in rows if row.session_id == "3"]  # of a version that did not tell
+    others = [row for row in chosen if row.session_id != "3"]
+    expected = stored(store, [*others, *older])
+    found = store.learn_corrections("fake", lambda profile: expected).measurements
+    freed = {row.session_id for row in found if row.drift.session_correction}
+    assert freed == {"0", "1", "2", "3"}
+
+
+def test_learning_that_was_interrupted_changes_nothing_and_is_done_again(store):
+    rows, _ = profile(0)
+    expected = stored(store, rows)
+    before = store.learn_corrections("fake", lambda profile: expected)
+    store.append(measured(500, 0.0, session="new"))
+
+    def interrupted(profile):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.learn_corrections("fake", interrupted)
+    assert store.read("fake").measurements[:-1] == before.measurements
+    moved = {name: 1.1 * ms for name, ms in expected.items()} | {rows[0].subnet_id: 1.0}
+    after = store.learn_corrections("fake", lambda profile: moved)
+    assert after.measurements[:-1] != before.measurements
+
+
+def test_what_was_learnt_of_the_same_profile_is_not_learnt_again(store):
+    rows, _ = profile(0)
+    expected = stored(store, rows)
+    before = store.learn_corrections("fake", lambda profile: expected)
+    assert store.learn_corrections("fake", lambda profile: pytest.fail("learnt again")) == before

@@ -56,8 +56,14 @@ def _floor(measured: Sequence[Measurement], scope: Scope) -> float | None:
 def _without_their_sessions(
     measured: Sequence[Measurement],
 ) -> Callable[[Measurement, Measurement], tuple[Measurement, Measurement]]:
-    """Corrects two measurements as if there had been the other sessions alone."""
-    if not any(row.drift and row.drift.share_correction for row in measured):
+    """Corrects two measurements as if there had been the other sessions alone.
+
+    Where sessions are freed of their errors, what the share flatters repeats by is in these, and
+    the other subnets of a session have told them: then measurements stay as they are.
+    """
+    drifts = [row.drift for row in measured if row.drift is not None]
+    freed = any(drift.session_correction for drift in drifts)
+    if freed or not any(drift.share_correction for drift in drifts):
         return lambda one, other: (one, other)
 
     @cache

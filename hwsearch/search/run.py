@@ -191,6 +191,10 @@ def run_search(
     beside: dict[Deployment, float] = {}
 
     def stretch(tried: Mapping[Deployment, float], pick: Deployment) -> dict[Deployment, float]:
+        earlier = {*beside, *(one for measured in rounds for one in measured.beside)}
+        left = math.ceil(MOST_BESIDE * trials) - len(earlier)
+        if left <= 0:
+            return {}
         beyond = too_much(rounds)
 
         def may_cost(some: Sequence[Deployment]) -> NDArray[np.float64]:
@@ -205,9 +209,7 @@ def run_search(
             at_best=may_cost,
             limit=limits.cost,
         )
-        earlier = {*beside, *(one for measured in rounds for one in measured.beside)}
-        left = math.ceil(MOST_BESIDE * trials) - len(earlier)
-        mious = {one: objectives.evaluate(one) for one in found[: max(left, 0)]}
+        mious = {one: objectives.evaluate(one) for one in found[:left]}
         beside.update(mious)
         return mious
 

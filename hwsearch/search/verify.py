@@ -19,6 +19,7 @@ from hwsearch.search.rounds import (
     careful_ms,
     hopeful_ms,
     occasions,
+    undecided,
 )
 from hwsearch.search.runnable import too_much
 
@@ -91,24 +92,18 @@ def verify_front(
     for number in range(max(len(rounds), 1), ROUNDS + 1):
         beyond, tried = too_much(done), {**judged(), **stretched}
         found = {one: miou for one, miou in tried.items() if one in known or not beyond(one)}
-        front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
-        beside: Accuracies = {}
-        if (
-            number <= NEWCOMERS
-            and stretch
-            and front
-            and _leaves_room(front[0], known, objectives, limits)
-        ):
-            beside = _stretched(stretch, found, front[0])
-            stretched |= beside
-            found |= beside
+        front = _decided_front(found, done, objectives=objectives, limits=limits)
+        asks = number <= NEWCOMERS and front and _leaves_room(front[0], known, objectives, limits)
+        beside = _stretched(stretch, found, front[0]) if stretch and asks else {}
+        stretched |= beside
+        found |= beside
         picks = [config for config in _best_and_spread(front) if config not in known]
         bold = _bold(found, front, known, objectives=objectives, limits=limits)
         if number > NEWCOMERS:
             changing |= bool(picks or bold)
             picks, bold = [], []
             found = {config: found[config] for config in known}
-            front = feasible_front(found, objectives=objectives, limits=limits, measured_ms=known)
+            front = _decided_front(found, done, objectives=objectives, limits=limits)
         again = _near_limit(front, known, occasions(done), limits)
         doubtful = _contenders(
             found, front, done, left=ROUNDS + 1 - number, objectives=objectives, limits=limits
@@ -116,12 +111,18 @@ def verify_front(
         batch = list(dict.fromkeys([*picks, *bold, *again, *doubtful, *extra]))
         if not batch:
             break
-        progress.log(f"Measuring {len(batch)} subnets of the front (round {number}).")
+        progress.log(
+            f"Measuring {len(batch)} subnets of the front (round {number})."
+            if picks or bold or extra
+            else f"Measuring {len(batch)} subnets again, which lie close to their limit (round "
+            f"{number} of at most {ROUNDS})."
+        )
         latencies = objectives.measure(batch)
         rows = map(tuple, latencies.tolist())
         measured = Round(latencies_ms=tuple(zip(batch, rows, strict=True)))
         known = careful_ms([*done, measured])
-        objectives.refit(batch, latencies)
+        if number <= NEWCOMERS:
+            objectives.refit(batch, latencies)
         extra = []
         ran = [config for config in picks if math.inf not in known[config]]
         missed = [config for config in ran if not _fits(config, known, objectives, limits)]
@@ -133,6 +134,12 @@ def verify_front(
             )
             if number < NEWCOMERS:
                 search_on(number)
+    late = done[max(NEWCOMERS + 1, len(rounds)) :]
+    if late:  # nothing more was chosen by the predictor, so that once is enough
+        objectives.refit(
+            [one for measured in late for one in measured.deployments],
+            np.concatenate([measured.table for measured in late]),
+        )
     if changing:
         progress.log(
             f"The front still changed after {NEWCOMERS} rounds: run the same search again."
@@ -167,6 +174,19 @@ def feasible_front(
     return [configs[within[place]] for place in reversed(pareto_front(points))]
 
 
+def _decided_front(
+    found: Accuracies, rounds: Sequence[Round], *, objectives: Objectives, limits: Limits
+) -> list[Deployment]:
+    """`feasible_front` without what is between two looks, which is not to steer what follows."""
+    open_ = undecided(rounds)
+    return feasible_front(
+        {one: miou for one, miou in found.items() if one not in open_},
+        objectives=objectives,
+        limits=limits,
+        measured_ms=careful_ms(rounds),
+    )
+
+
 def _stretched(
     stretch: Callable[[Accuracies, Deployment], Accuracies], found: Accuracies, pick: Deployment
 ) -> Accuracies:
@@ -194,7 +214,10 @@ def _bold(
     objectives: Objectives,
     limits: Limits,
 ) -> list[Deployment]:
-    """Unmeasured ones that are more accurate than all of the front and may turn out to fit."""
+    """Unmeasured ones that are more accurate than all of the front and may turn out to fit.
+
+    A chance of one in ten is enough: to measure a subnet takes little of what a search takes.
+    """
     least = found[front[0]] if front else -1.0
     better = [config for config in found if config not in known and found[config] > least]
     if not better:
@@ -209,15 +232,11 @@ def _near_limit(
     times: Mapping[Deployment, int],
     limits: Limits,
 ) -> list[Deployment]:
-    """Those of the measured front that lie closely within a limit and are to be confirmed.
-
-    What is measured beyond `OCCASIONS` is decided on at the end alone: each look may err.
-    """
+    """Those of the measured front that lie closely within a limit and are to be confirmed."""
     return [
         config
         for config in front
-        if times[config] not in {0, OCCASIONS, MOST_OCCASIONS}
-        and _share(known[config], limits) > NEAR
+        if 0 < times[config] < OCCASIONS and _share(known[config], limits) > NEAR
     ]
 
 
@@ -232,14 +251,17 @@ def _contenders(
 ) -> list[Deployment]:
     """Measured ones that are more accurate than all of the front, and may truly fit.
 
-    Of the rounds, `left` are left, which have to be enough to decide for the first time.
+    Of the rounds, `left` are left, which have to be enough for the next look at them.
     """
     least = found[front[0]] if front else -1.0
     times, hopeful = occasions(rounds), hopeful_ms(rounds)
-    open_ = [
-        one for one in found if one in hopeful and OCCASIONS - left <= times[one] < MOST_OCCASIONS
+    open_ = [one for one in found if one in hopeful and times[one] < MOST_OCCASIONS]
+    in_time = [
+        one
+        for one in open_
+        if (OCCASIONS if times[one] < OCCASIONS else MOST_OCCASIONS) - times[one] <= left
     ]
-    better = [config for config in open_ if found[config] > least]
+    better = [config for config in in_time if found[config] > least]
     if not better:
         return []
     table_ms = what_counts([hopeful[config] for config in better], objectives.upper(better))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hwsearch.errors import ProfileError
-from hwsearch.predictor.latency_predictor import MIN_SAMPLES
+from hwsearch.predictor.latency_predictor import MIN_SAMPLES, LatencyPredictor
 from hwsearch.predictor.sampling import stratified_sample
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiler.session import SessionSettings
@@ -89,23 +89,22 @@ def profile_supernet(
     progress = progress or SilentProgress()
     store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
     stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=seed), progress)
-    before = len(stopwatch.profile.measurements)
+    drawn = subnets is None
     if subnets is None:
         count = max(samples, MIN_SAMPLES) if goal else samples
         subnets = stratified_sample(supernet.space, supernet.geometry, count, seed=seed)
-    wanted = list(dict.fromkeys(subnets))
-    _measure_twice(stopwatch, wanted)
+    _measure_twice(stopwatch, list(dict.fromkeys(subnets)), drawn=drawn)
     error = _measure_until(goal, supernet, stopwatch, seed=seed) if goal else None
-    if len(stopwatch.profile.measurements) > before:
-        store.learn_drift_share(supernet.id)
-        _learn_session_errors(supernet, store, wanted)
+    store.learn_corrections(
+        supernet.id, lambda profile: _expected_ms(fitted(supernet, target, profile))
+    )
     summary = summarise_profile(supernet, store)
     if not summary.measured and not summary.drifted:
         raise ProfileError(stopwatch.profile.why_empty(supernet.id, target))
     return replace(summary, error_percent=error)
 
 
-def _measure_twice(stopwatch: Stopwatch, wanted: Sequence[SubnetConfig]) -> None:
+def _measure_twice(stopwatch: Stopwatch, wanted: Sequence[SubnetConfig], *, drawn: bool) -> None:
     """Measure subnets, and when all are through, a part of them on another occasion.
 
     What was too restless to trust gets another chance; what failed gets none before the next run:
@@ -118,7 +117,7 @@ def _measure_twice(stopwatch: Stopwatch, wanted: Sequence[SubnetConfig]) -> None
             missing = [config for config in found if config.id not in failed]
             if not missing:
                 break
-            measured = stopwatch.measure_all(missing, repeat=repeat)
+            measured = stopwatch.measure_all(missing, repeat=repeat, drawn=drawn)
             failed |= {row.subnet_id for row in measured if row.error is not None}
 
 
@@ -149,28 +148,15 @@ def _measure_until(
         )
         if not chosen:  # all subnets of a small space are measured
             return now.error_percent
-        _measure_twice(stopwatch, chosen)
+        _measure_twice(stopwatch, chosen, drawn=False)
 
 
-def _learn_session_errors(
-    supernet: Supernet, store: ProfileStore, drawn: Sequence[SubnetConfig]
-) -> None:
-    """Of the sessions that hold none but these, which chance put together.
-
-    What was chosen to teach a predictor may have in common that it errs there.
-    """
-    profile = store.read(supernet.id)
-    predictor = fitted(supernet, store.target, profile)
+def _expected_ms(predictor: LatencyPredictor | None) -> dict[str, float]:
+    """Each fitted subnet's latency by its id, from models that had not seen it."""
     if predictor is None:
-        return
-    ids = {config.id for config in drawn}
-    others = {row.session_id for row in profile.measurements if row.subnet_id not in ids}
+        return {}
     expected_ms = predictor.out_of_fold_ms().tolist()
-    store.learn_session_errors(
-        supernet.id,
-        {c.id: ms for c, ms in zip(predictor.configs_, expected_ms, strict=True)},
-        among=lambda row: row.session_id not in others,
-    )
+    return {c.id: ms for c, ms in zip(predictor.configs_, expected_ms, strict=True)}
 
 
 def summarise_profile(supernet: Supernet, store: ProfileStore) -> ProfileSummary:

@@ -47,7 +47,11 @@ class Stopwatch:
         return self.store.read(self.supernet.id)
 
     def measure_all(
-        self, configs: Sequence[SubnetConfig], *, repeat: int | None = None
+        self,
+        configs: Sequence[SubnetConfig],
+        *,
+        repeat: int | None = None,
+        drawn: bool = False,
     ) -> list[Measurement]:
         """Export subnets, time them in random groups, and store each measurement.
 
@@ -58,6 +62,7 @@ class Stopwatch:
             configs: the subnets.
             repeat: which pass over these subnets this is; None to count each subnet's earlier
                 measurements.
+            drawn: whether chance put them together, and nobody chose them for what they take.
 
         Raises:
             ProfileError: the reference can't be run.
@@ -75,7 +80,9 @@ class Stopwatch:
             for start in range(0, len(configs), size):
                 group = [configs[place] for place in order[start : start + size]]
                 with self._exported([*group, self.reference]) as subjects:
-                    measured, report = self._time(subjects[:-1], subjects[-1], repeat, nursery)
+                    measured, report = self._time(
+                        subjects[:-1], subjects[-1], repeat=repeat, drawn=drawn, nursery=nursery
+                    )
                 found += measured
                 advance(len(group))
                 seconds = (time.monotonic() - begin) * (len(configs) / len(found) - 1)
@@ -133,14 +140,16 @@ class Stopwatch:
         self, subjects: Sequence[Subject], *, reference: Subject, repeat: int | None = None
     ) -> list[Measurement]:
         """Time files that exist already, and store each measurement."""
-        return self._time(subjects, reference, repeat, None)[0]
+        return self._time(subjects, reference, repeat=repeat)[0]
 
     def _time(
         self,
         subjects: Sequence[Subject],
         reference: Subject,
+        *,
         repeat: int | None,
-        nursery: Nursery | None,
+        drawn: bool = False,
+        nursery: Nursery | None = None,
     ) -> tuple[list[Measurement], SessionReport]:
         profile = self.profile
         earlier = _steady_counts(profile)
@@ -153,7 +162,7 @@ class Stopwatch:
             if measurement.drift is not None:
                 agreed = agreed or self._agreed_anchor(measurement.drift, reference.subnet)
                 measurement = held_against(measurement, agreed.anchor_ms)
-            numbered = measurement.model_copy(update={"repeat": number})
+            numbered = measurement.model_copy(update={"repeat": number, "drawn": drawn})
             self.store.append(numbered)
             found.append(corrected_by(numbered, profile.drift_share))
 

@@ -114,7 +114,7 @@ def test_latencies_are_freed_of_the_errors_of_sessions_and_known_as_measured(tmp
             drift=Drift(around_ms=1.0, anchor_ms=1.0, reference_id="r"),
         )
         store.append(row)
-    store.learn_session_errors(NET.id, {config.id: law_ms(config) for config in drawn})
+    store.learn_corrections(NET.id, lambda _: {config.id: law_ms(config) for config in drawn})
     (data,) = measured.read_profiles(tmp_path, NET.geometry)
     law = np.array([law_ms(config) for config in data.configs])
     assert data.as_measured_ms == pytest.approx(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hwsearch.drift_share import corrected_by, learn_drift_share
+from hwsearch.drift_share import corrected_by, learn_drift_share, with_correction
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.records import Drift, LayerConfig, Measurement, SubnetConfig, Target
 
@@ -115,3 +115,23 @@ def test_a_share_of_the_drift_that_repeats_told_does_not_flatter_them() -> None:
         )
     assert np.mean(flattered) < 0.95 * np.mean(expected)
     assert np.mean(honest) == pytest.approx(np.mean(expected), rel=0.1)
+
+
+def test_measurements_freed_of_their_sessions_errors_are_taken_as_they_are() -> None:
+    """Another share would not belong to these errors, which were learnt under this one."""
+    rows = []
+    for number in range(4):
+        for repeat in (0, 1):
+            slow = 1.2 if repeat else 0.9
+            drift = Drift(around_ms=slow, anchor_ms=1.0, group_ms=slow)
+            row = measurement(number, 100.0 + 2 * repeat, repeat=repeat)
+            rows.append(row.model_copy(update={"drift": drift, "session_id": f"{repeat} {number}"}))
+    share = learn_drift_share(rows)
+    freed = [
+        with_correction(corrected_by(row, share), "session_correction", 0.01 * (row.repeat or 0))
+        for row in rows
+    ]
+    ratio = freed[1].latency_ms() / freed[0].latency_ms()
+    expected = 100 * abs(ratio - 1) / ((1 + ratio) / 2) / 2**0.5
+    assert share.share != 1
+    assert noise_floor(freed) == pytest.approx(expected, rel=0.01)

@@ -76,19 +76,27 @@ def test_a_round_is_kept_with_what_is_unknown(deployments: list[Deployment], kep
     json.loads(text, parse_constant=pytest.fail)
 
 
-@pytest.mark.parametrize("together", [1, 7, 100])
+@pytest.mark.parametrize(("together", "common"), [(1, 0.0), (7, 0.0), (7, 0.4), (100, 0.0)])
 @pytest.mark.parametrize(
     ("times", "confidence", "widest"),
     [(OCCASIONS, FIRST_CONFIDENCE, 1.035), (MOST_OCCASIONS, LAST_CONFIDENCE, 1.01)],
 )
-def test_the_truth_is_below_what_counts_as_often_as_promised(
-    deployments: list[Deployment], together: int, times: int, confidence: float, widest: float
+def test_the_truth_is_below_what_counts_as_often_as_promised(  # noqa: PLR0917 - parameters
+    deployments: list[Deployment],
+    together: int,
+    common: float,
+    times: int,
+    confidence: float,
+    widest: float,
 ):
+    """Also where a part of the variance is common to all that is measured in a round."""
     rng = np.random.default_rng(0)
     covered, widths = [], []
     for _ in range(700 // together):
         truth = rng.uniform(5.0, 50.0, size=together)
-        scatter = np.exp(rng.normal(0.0, 0.02, size=(times, together, 1)))
+        shared = np.sqrt(common) * rng.normal(0.0, 0.02, size=(times, 1, 1))
+        own = np.sqrt(1 - common) * rng.normal(0.0, 0.02, size=(times, together, 1))
+        scatter = np.exp(shared + own)
         known = careful_ms(rounds_of(deployments[:together], truth[:, None] * scatter))
         counts = np.array([known[one][0] for one in deployments[:together]])
         covered += (truth <= counts).tolist()

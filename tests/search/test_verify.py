@@ -74,7 +74,8 @@ def test_what_lies_closely_within_its_limit_is_measured_again(
     """All later sessions are 3 % slower: the pick that only chance let in is not reported."""
     found = verify_near_limit(lab, law, deployments, lambda number: 1.0 if number < slow else 1.03)
     assert found.times[found.best] > slow
-    assert max(found.times.values()) <= OCCASIONS + 1
+    # A mean of four that keeps to the limit is looked into; of five it does not.
+    assert max(found.times.values()) == OCCASIONS + (slow == OCCASIONS - 1)
     again = [one for one, times in found.times.items() if times > 1]
     assert all(law_ms(one) > 0.98 * NEAR * found.limit_ms for one in again)
     assert found.best_ms > found.limit_ms
@@ -120,6 +121,27 @@ def test_a_look_in_between_does_not_let_it_pass(lab: Lab, law: Law, deployments:
     )
     assert found.after(12) <= found.limit_ms
     assert found.best_ms > found.limit_ms
+
+
+def test_not_even_a_figure_far_below_the_limit_ends_it_in_between(
+    lab: Lab, law: Law, deployments: list[Deployment]
+):
+    found = verify_near_limit(
+        lab, law, deployments, lambda number: unrest(number) if number < 4 else 0.88
+    )
+    assert found.after(MOST_OCCASIONS - 2) < NEAR * found.limit_ms
+    assert found.times[found.best] == MOST_OCCASIONS
+
+
+def test_the_predictor_hears_of_the_last_rounds_once(
+    lab: Lab, law: Law, deployments: list[Deployment]
+):
+    found = verify_near_limit(lab, law, deployments, unrest)
+    late = [one for session in lab.sessions[NEWCOMERS:] for one in session]
+    assert len(lab.sessions) > NEWCOMERS + 2
+    assert len(lab.refits) == NEWCOMERS + 1
+    assert lab.refits[-1].keys() == set(late)
+    assert found.best in late
 
 
 def test_what_is_surely_too_slow_is_not_measured_again(

@@ -8,6 +8,7 @@ from hwsearch.costs import encoder_macs
 from hwsearch.predictor import crossvalidation
 from hwsearch.profiles import ProfileStore, ReferenceAnchor
 from hwsearch.records import Drift, Measurement, Target
+from hwsearch.workflow import profile
 from hwsearch.workflow.adaptive import Goal
 from hwsearch.workflow.profile import profile_supernet
 from hwsearch.workflow.timing import Stopwatch
@@ -30,7 +31,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(crossvalidation, "REPEATS", 1)
     rng, ids = np.random.default_rng(0), []
 
-    def measure_all(stopwatch, configs, *, repeat=None):
+    def measure_all(stopwatch, configs, *, repeat=None, drawn=False):
         stopwatch.store.agree_on_reference(
             SUPERNET.id, ReferenceAnchor(subnet_id="r", anchor_ms=1.0)
         )
@@ -47,6 +48,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch):
                     target=TARGET,
                     session_id=ids[-1],
                     repeat=repeat or 0,
+                    drawn=drawn,
                     encoder_ms=law_ms(config) * np.exp(error + SCATTER * rng.standard_normal()),
                     decoder_ms=0.01,
                     drift=Drift(around_ms=1.0, anchor_ms=1.0, reference_id="r"),
@@ -59,9 +61,9 @@ def sessions(monkeypatch: pytest.MonkeyPatch):
     return ids
 
 
-def profiled(folder, *, goal=None, samples=48):
+def profiled(folder, *, samples=48, **options):
     profile_supernet(
-        SUPERNET, target=TARGET, workspace=Workspace(folder), samples=samples, goal=goal
+        SUPERNET, target=TARGET, workspace=Workspace(folder), samples=samples, **options
     )
     return ProfileStore(Workspace(folder).profiles, TARGET).read(SUPERNET.id)
 
@@ -87,3 +89,37 @@ def test_what_was_chosen_to_teach_a_predictor_does_not_count_as_chance(tmp_path,
     assert len({row.subnet_id for row in chosen}) > GROUP
     assert all(row.drift.session_correction == 0 for row in chosen)
     assert any(row.drift.session_correction for row in rows)
+
+
+def test_what_was_learnt_is_kept_when_another_sample_is_measured(tmp_path):
+    before = {row.session_id for row in profiled(tmp_path).measurements}
+    rows = profiled(tmp_path, samples=24, seed=1).measurements
+    assert {row.session_id for row in rows} > before
+    freed = {row.session_id for row in rows if row.drift.session_correction}
+    assert freed >= before
+    assert len(freed) > len(before)
+
+
+def test_subnets_that_are_named_are_not_put_together_by_chance(tmp_path):
+    before = {row.session_id for row in profiled(tmp_path).measurements}
+    named = [SUPERNET.space.sample(np.random.default_rng(seed)) for seed in range(2 * GROUP)]
+    rows = profiled(tmp_path, subnets=named).measurements
+    assert all(row.drift.session_correction == 0 for row in rows if row.session_id not in before)
+    assert {row.session_id for row in rows} > before
+
+
+def test_a_run_that_was_interrupted_as_it_learnt_learns_when_it_is_run_again(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(profile, "fitted", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            profiled(tmp_path)
+    count = len(ProfileStore(Workspace(tmp_path).profiles, TARGET).read(SUPERNET.id).measurements)
+    rows = profiled(tmp_path).measurements
+    assert len(rows) == count
+    assert any(row.drift.session_correction for row in rows)
+
+
+def interrupted(*_args):
+    raise KeyboardInterrupt

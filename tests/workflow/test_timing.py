@@ -167,7 +167,7 @@ def test_new_latencies_take_the_share_of_the_drift_that_the_profile_tells(tmp_pa
     monkeypatch.setattr(timing, "measure", beside_a_slow_reference)
     share = DriftShare(share=0.5, reach=1.0)
     monkeypatch.setattr(profiles, "learn_drift_share", lambda rows: share)
-    watch.store.learn_drift_share(watch.supernet.id)
+    watch.store.learn_corrections(watch.supernet.id)
     (row,) = watch.measure_all([smallest])
     line = watch.store.measurements_file(watch.supernet.id).read_text().splitlines()[-1]
     stored = Measurement.from_json(line)

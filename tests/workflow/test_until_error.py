@@ -32,7 +32,7 @@ def noise(monkeypatch: pytest.MonkeyPatch):
     share = {"noise": 0.0, "hangs": lambda config: config == HANGS, "marks_repeats": False}
     rng = np.random.default_rng(0)
 
-    def measure_all(stopwatch, configs, *, repeat=None):
+    def measure_all(stopwatch, configs, *, repeat=None, drawn=False):
         rows = []
         for config in configs:
             law = 1 + encoder_macs(SUPERNET.geometry, config) / 1e6 + 0.3 * config.depth
