@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hwsearch.cli.options import parse_list
 from hwsearch.cli.progress import RichProgress
 from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.profiler.conditions import capture_conditions
@@ -34,7 +35,7 @@ from search_study.default import COVERAGE, MEASURED
 from search_study.figures import hypervolume_curves
 from search_study.samplers import all_samplers
 from search_study.table import load_table, reference_point
-from search_study.targets import search_targets, targets_summary
+from search_study.targets import SHARES, search_targets, targets_summary
 
 STAGES = ("front", "limits", "targets")
 TABLE = Path(__file__).parent / "tables" / "demo.json.gz"
@@ -53,6 +54,9 @@ def main(
         list[str] | None, typer.Option(help="A sampler's name; repeat it. All by default.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each sampler.")] = 20,
+    shares: Annotated[
+        str, typer.Option(help="Targets, as shares of the largest member's latency.")
+    ] = ",".join(map(str, SHARES)),
     target_seeds: Annotated[int, typer.Option(min=1, help="Searches for each target.")] = 3,
     jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
     figure: Annotated[Path | None, typer.Option(help="PNG of the curves to write.")] = None,
@@ -86,7 +90,12 @@ def main(
                 found["limits"] += limited_summary(truth, runs, limit_ms=limit_ms)
         if "targets" in chosen:
             rows = search_targets(
-                truth, seeds=target_seeds, work=work, jobs=jobs, progress=progress
+                truth,
+                shares=parse_list(shares, float, "share"),
+                seeds=target_seeds,
+                work=work,
+                jobs=jobs,
+                progress=progress,
             )
             found["targets"], found["targets_summary"] = rows, targets_summary(rows)
     reference = reference_point(truth)

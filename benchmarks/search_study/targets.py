@@ -83,6 +83,7 @@ def search_targets(
     work: Path,
     jobs: int,
     progress: Progress,
+    shares: Sequence[float] = SHARES,
     trials: int = DEFAULT_TRIALS,
 ) -> list[Row]:
     """A row for each target and seed; those that are kept under `work` are not made again.
@@ -90,10 +91,11 @@ def search_targets(
     `met` and `unused_percent` hold the target against the table's latency of the pick, which the
     search has not seen. `points_lacking` is by how much mIoU (in points) the pick stays below the
     best member within the target, and `best_unused_percent` how much that one leaves: more latency
-    does not always bring accuracy. `judged` counts every accuracy that was asked for.
+    does not always bring accuracy. `judged` counts every accuracy that was asked for. `shares` are
+    the targets, as shares of the largest member's latency.
     """
     folder = work / digest(table) / f"targets-{trials}"
-    runs = [(share, seed) for share in SHARES for seed in range(seeds)]
+    runs = [(share, seed) for share in shares for seed in range(seeds)]
     paths = {run: folder / f"{run[0]}-{run[1]}.json" for run in runs}
     open_ = [run for run in runs if not paths[run].exists()]
     tasks = [joblib.delayed(_searched)(table, share, seed, trials) for share, seed in open_]

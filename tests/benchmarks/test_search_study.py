@@ -227,12 +227,15 @@ def test_an_unknown_sampler_is_refused(table: SearchTable, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_the_pick_for_a_target_meets_it_and_is_near_the_best(
-    table: SearchTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("search_study.targets.SHARES", (0.5,))
+def test_the_pick_for_a_target_meets_it_and_is_near_the_best(table: SearchTable, tmp_path: Path):
     (row,) = rows = search_targets(
-        table, seeds=1, work=tmp_path, jobs=1, progress=SilentProgress(), trials=30
+        table,
+        shares=(0.5,),
+        seeds=1,
+        work=tmp_path,
+        jobs=1,
+        progress=SilentProgress(),
+        trials=30,
     )
     found = targets_summary(rows)
     assert found["searches"] == found["met"] == 1
