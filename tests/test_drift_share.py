@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profile_rows import ANCHOR_MS, TARGET, profile_row
 
 from hwsearch.drift_share import (
     ALL,
@@ -18,10 +19,8 @@ from hwsearch.drift_share import (
 )
 from hwsearch.errors import ProfileError
 from hwsearch.profiles import ProfileStore, ReferenceAnchor
-from hwsearch.records import Drift, LayerConfig, Measurement, SubnetConfig, Target
+from hwsearch.records import Drift, Measurement
 
-TARGET = Target(device="cpu", device_name="Fake", runtime="onnxruntime", runtime_version="1.30.0")
-ANCHOR_MS = 10.0
 GROUP = 8
 
 
@@ -37,25 +36,15 @@ def measured(
     resolution=64,
 ):
     """A subnet that really takes `number` + 1 ms, as a session would record it."""
-    subnet = SubnetConfig(
-        resolution=resolution, layers=(LayerConfig(index=0, mlp_width=number + 1, heads=1),)
-    )
     seen = slowness * float(np.exp(reference_error))
-    corrected = float((number + 1) * slowness**share * np.exp(error) / seen)
-    return Measurement(
-        supernet_id="fake",
-        subnet_id=subnet.id,
-        subnet=subnet,
-        target=TARGET,
-        session_id=session,
+    return profile_row(
+        number,
+        slowness**share * np.exp(error) / seen,
+        around=1.1 * seen,
+        group=seen,
+        resolution=resolution,
+        session=session,
         repeat=repeat,
-        encoder_ms=0.8 * corrected,
-        decoder_ms=0.2 * corrected,
-        low_ms=0.99 * corrected,
-        high_ms=1.01 * corrected,
-        drift=Drift(
-            around_ms=1.1 * ANCHOR_MS * seen, anchor_ms=ANCHOR_MS, group_ms=ANCHOR_MS * seen
-        ),
     )
 
 

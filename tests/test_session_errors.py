@@ -4,35 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profile_rows import ANCHOR_MS, TARGET, profile_row
 
 from hwsearch.drift_share import CORRECTED
 from hwsearch.profiles import ProfileStore, ReferenceAnchor
-from hwsearch.records import Drift, LayerConfig, Measurement, SubnetConfig, Target
+from hwsearch.records import Measurement
 from hwsearch.session_errors import MIN_SESSIONS, freed_of, learn_session_errors
 
-TARGET = Target(device="cpu", device_name="Fake", runtime="onnxruntime", runtime_version="1.30.0")
 COMMON, SCATTER = 0.02, 0.01
 
 
 def measured(number, error, *, session="s", **more):
     """A subnet that really takes `number` + 1 ms, and was measured `error` longer, as a share."""
-    subnet = SubnetConfig(
-        resolution=64, layers=(LayerConfig(index=0, mlp_width=number + 1, heads=1),)
-    )
-    ms = float((number + 1) * np.exp(error))
-    return Measurement(
-        supernet_id="fake",
-        subnet_id=subnet.id,
-        subnet=subnet,
-        target=TARGET,
-        session_id=session,
-        encoder_ms=0.8 * ms,
-        decoder_ms=0.2 * ms,
-        low_ms=0.99 * ms,
-        high_ms=1.01 * ms,
-        drift=Drift(around_ms=10.0, anchor_ms=10.0, group_ms=10.0),
-        **more,
-    )
+    return profile_row(number, np.exp(error), session=session, **more)
 
 
 def profile(seed, *, sessions=12, common=COMMON, scatter=SCATTER, sizes=(8,)):
@@ -158,7 +142,7 @@ def test_all_that_hangs_on_the_reference_is_freed_and_only_once():
 @pytest.fixture
 def store(tmp_path):
     store = ProfileStore(tmp_path, TARGET)
-    store.agree_on_reference("fake", ReferenceAnchor(subnet_id="r", anchor_ms=10.0))
+    store.agree_on_reference("fake", ReferenceAnchor(subnet_id="r", anchor_ms=ANCHOR_MS))
     return store
 
 

@@ -56,6 +56,11 @@ def occasions(rounds: Iterable[Round]) -> Counter[Deployment]:
     return Counter(deployment for measured in rounds for deployment in measured.deployments)
 
 
+def next_look(times: int) -> int:
+    """After how many occasions is decided on what was measured so often."""
+    return OCCASIONS if times < OCCASIONS else MOST_OCCASIONS
+
+
 def undecided(rounds: Iterable[Round]) -> set[Deployment]:
     """What is between the two looks: whatever its figures are by now, each look may err."""
     return {
@@ -79,8 +84,9 @@ def careful_ms(rounds: Iterable[Round]) -> dict[Deployment, tuple[float, ...]]:
     last = _doubt(measured.values(), LAST_CONFIDENCE)
 
     def bound(times: int) -> NDArray[np.float64]:
-        doubt = first if times == OCCASIONS else last
-        return 1 + doubt / math.sqrt(times) * (times >= OCCASIONS)
+        if times < OCCASIONS:
+            return np.ones_like(last)
+        return 1 + (first if times == OCCASIONS else last) / math.sqrt(times)
 
     return {one: _latencies_ms(rows, bound(len(rows))) for one, rows in measured.items()}
 
@@ -96,7 +102,9 @@ def hopeful_ms(rounds: Iterable[Round]) -> dict[Deployment, tuple[float, ...]]:
     doubt = _doubt(measured.values(), LAST_CONFIDENCE)
 
     def hope(times: int) -> NDArray[np.float64]:
-        return 1 / (1 + doubt / math.sqrt(times) * (times < OCCASIONS))
+        if times >= OCCASIONS:
+            return np.ones_like(doubt)
+        return 1 / (1 + doubt / math.sqrt(times))
 
     return {one: _latencies_ms(rows, hope(len(rows))) for one, rows in measured.items()}
 

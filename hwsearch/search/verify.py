@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,7 @@ from hwsearch.search.rounds import (
     Round,
     careful_ms,
     hopeful_ms,
+    next_look,
     occasions,
     undecided,
 )
@@ -57,7 +58,7 @@ def verify_front(
     ones that may turn out to fit, though their upper bound does not; and again, on `OCCASIONS` in
     all, what was measured closely within its limit, or beyond it, but so that it may truly fit and
     is more accurate than all that does. What would then be the pick, but keeps to its limit by less
-    than it may be off, is measured on up to `MOST_OCCASIONS`. Where a pick misses its limit, more
+    than it may be off, is measured on `MOST_OCCASIONS`. Where a pick misses its limit, more
     trials are run with the corrected predictor. The last rounds take nothing new, so that all that
     lies close to its limit is confirmed. What can't be run is not tried again, nor is what is
     larger still.
@@ -92,7 +93,7 @@ def verify_front(
     for number in range(max(len(rounds), 1), ROUNDS + 1):
         beyond, tried = too_much(done), {**judged(), **stretched}
         found = {one: miou for one, miou in tried.items() if one in known or not beyond(one)}
-        front = _decided_front(found, done, objectives=objectives, limits=limits)
+        front = _decided_front(found, undecided(done), known, objectives=objectives, limits=limits)
         asks = number <= NEWCOMERS and front and _leaves_room(front[0], known, objectives, limits)
         beside = _stretched(stretch, found, front[0]) if stretch and asks else {}
         stretched |= beside
@@ -103,7 +104,9 @@ def verify_front(
             changing |= bool(picks or bold)
             picks, bold = [], []
             found = {config: found[config] for config in known}
-            front = _decided_front(found, done, objectives=objectives, limits=limits)
+            front = _decided_front(
+                found, undecided(done), known, objectives=objectives, limits=limits
+            )
         again = _near_limit(front, known, occasions(done), limits)
         doubtful = _contenders(
             found, front, done, left=ROUNDS + 1 - number, objectives=objectives, limits=limits
@@ -175,16 +178,16 @@ def feasible_front(
 
 
 def _decided_front(
-    found: Accuracies, rounds: Sequence[Round], *, objectives: Objectives, limits: Limits
+    found: Accuracies,
+    between_looks: Container[Deployment],
+    known: Latencies,
+    *,
+    objectives: Objectives,
+    limits: Limits,
 ) -> list[Deployment]:
     """`feasible_front` without what is between two looks, which is not to steer what follows."""
-    open_ = undecided(rounds)
-    return feasible_front(
-        {one: miou for one, miou in found.items() if one not in open_},
-        objectives=objectives,
-        limits=limits,
-        measured_ms=careful_ms(rounds),
-    )
+    decided = {one: miou for one, miou in found.items() if one not in between_looks}
+    return feasible_front(decided, objectives=objectives, limits=limits, measured_ms=known)
 
 
 def _stretched(
@@ -255,13 +258,10 @@ def _contenders(
     """
     least = found[front[0]] if front else -1.0
     times, hopeful = occasions(rounds), hopeful_ms(rounds)
-    open_ = [one for one in found if one in hopeful and times[one] < MOST_OCCASIONS]
-    in_time = [
-        one
-        for one in open_
-        if (OCCASIONS if times[one] < OCCASIONS else MOST_OCCASIONS) - times[one] <= left
+    open_ = [
+        one for one in found if one in hopeful and 0 < next_look(times[one]) - times[one] <= left
     ]
-    better = [config for config in in_time if found[config] > least]
+    better = [config for config in open_ if found[config] > least]
     if not better:
         return []
     table_ms = what_counts([hopeful[config] for config in better], objectives.upper(better))
