@@ -23,7 +23,7 @@ from hwsearch.errors import ProfileError, UsageError
 from hwsearch.files import write_text
 from hwsearch.profile_lines import append_line, mend_tail, parse_lines
 from hwsearch.records import Measurement, Milliseconds, Record, Scope, SubnetConfig, Target
-from hwsearch.session_errors import freed_of, learn_session_errors
+from hwsearch.session_errors import SessionErrors, freed_of
 
 
 class ReferenceAnchor(Record):
@@ -33,7 +33,7 @@ class ReferenceAnchor(Record):
         subnet: the reference itself; None in profiles of earlier versions, where it has all layers
             and the lowest resolution.
         drift_share: how much of its drift the other subnets take, as far as repeats tell.
-        session_errors: what all subnets of a session came out too slow by, as a predictor tells.
+        session_errors: what the subnets of a session came out too slow by together.
         learnt_from: how many measurements these two were learnt from.
     """
 
@@ -193,18 +193,18 @@ class ProfileStore:
     def learn_corrections(
         self,
         supernet_id: str,
-        expected: Callable[[Profile], Mapping[str, float]] = lambda profile: {},
+        session_errors: Callable[[Profile], SessionErrors] = lambda profile: {},
     ) -> Profile:
         """Learn how much of the drift subnets take, and what all of a session have in common.
 
         What is read hangs on it. Nothing else changes it, so that latencies stay what they are
-        while a search adds measurements. Sessions that chance did not put together have no part in
-        the latter. Both are stored at once; a profile that is as it was then is left alone.
+        while a search adds measurements. Both are stored at once; a profile that is as it was then
+        is left alone.
 
         Args:
             supernet_id: whose profile.
-            expected: gives each subnet's latency by its id, as a predictor has it that did not see
-                it, from a profile that is corrected for the drift alone.
+            session_errors: finds what each session's subnets came out too slow by, in a profile
+                that is corrected for the drift alone.
 
         Returns:
             The profile as it is read from now on.
@@ -218,10 +218,9 @@ class ProfileStore:
             return self.read(supernet_id)
         share = learn_drift_share(rows)
         profile = Profile(tuple(corrected_by(row, share) for row in rows), share)
-        by_chance = [row for row in profile.measurements if row.drawn is not False]
         learnt = {
             "drift_share": share,
-            "session_errors": learn_session_errors(by_chance, expected(profile)),
+            "session_errors": session_errors(profile),
             "learnt_from": len(rows),
         }
         with self._lock():

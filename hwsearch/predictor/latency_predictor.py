@@ -15,6 +15,7 @@ from hwsearch.predictor.crossvalidation import (
     choose_model,
     fold_numbers,
 )
+from hwsearch.predictor.error_sizes import sizes_of, sizes_without_own
 from hwsearch.predictor.features import SCHEMA, FeatureBuilder
 from hwsearch.predictor.information import relative_costs, spreads, studentised
 from hwsearch.predictor.linear import Regressor
@@ -36,7 +37,8 @@ class LatencyPredictor:
         cv_: its cross-validated errors, beside those of the other models and the baselines.
         choice_: the model, its hyper-parameters and its out-of-fold errors.
         studentised_: those errors, (repeats, n), each in units of what the rows of the other folds
-            leave uncertain, where the model is one of weights for costs.
+            leave uncertain, where the model is one of weights for costs, and of how large the other
+            rows' are at its resolution.
         configs_: the distinct subnets that it was fitted on.
         latencies_ms_: their latencies in milliseconds, shape (n,).
 
@@ -139,6 +141,8 @@ class LatencyPredictor:
             rows = relative_costs(features, features)
             folds = fold_numbers(len(rows), seed=self.seed, repeats=repeats)
             self.studentised_ = studentised(self.studentised_, rows, folds)
+        self._sized_errors = self.studentised_, _resolutions(distinct)
+        self.studentised_ = self.studentised_ / sizes_without_own(*self._sized_errors)
         self.configs_ = distinct
         self.latencies_ms_ = latencies
         return self
@@ -160,7 +164,8 @@ class LatencyPredictor:
     ) -> tuple[Array, Array]:
         """Bounds in milliseconds, each (n,), that hold a share `coverage` of measured latencies.
 
-        The less the fitted rows tell of a subnet, the wider they are.
+        The less the fitted rows tell of a subnet, and the more they scatter at its resolution, the
+        wider they are.
 
         Raises:
             PredictorError: the predictor is not fitted.
@@ -248,10 +253,11 @@ class LatencyPredictor:
             return np.empty(0), np.empty(0)
         features = self._features(configs)
         predictions, fitted = self._regressor.predict(features), self._fitted_features
-        if fitted is None:
-            return predictions, np.full(len(configs), np.exp(bound.size))
-        measured, new = (relative_costs(rows, fitted) for rows in (fitted, features))
-        factors: Array = np.exp(bound.size * spreads(measured, new))
+        units = sizes_of(*self._sized_errors, _resolutions(configs))
+        if fitted is not None:
+            measured, new = (relative_costs(rows, fitted) for rows in (fitted, features))
+            units = units * spreads(measured, new)
+        factors: Array = np.exp(bound.size * units)
         return predictions, factors
 
     def _models(self, samples: int) -> tuple[LatencyModel, ...]:
@@ -288,6 +294,10 @@ class LatencyPredictor:
             raise PredictorError(
                 "The latency predictor is not fitted: call fit(configs, latencies_ms) first."
             )
+
+
+def _resolutions(configs: Sequence[SubnetConfig]) -> NDArray[np.int64]:
+    return np.array([config.resolution for config in configs])
 
 
 def _check_source(source: LatencyPredictor, *, geometry: SamGeometry, scope: Scope) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from hwsearch.errors import ProfileError
 from hwsearch.predictor.latency_predictor import MIN_SAMPLES, LatencyPredictor
 from hwsearch.predictor.sampling import stratified_sample
+from hwsearch.predictor.sessions import learn_session_errors
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import Profile, ProfileStore
@@ -96,7 +97,10 @@ def profile_supernet(
     _measure_twice(stopwatch, list(dict.fromkeys(subnets)), drawn=drawn)
     error = _measure_until(goal, supernet, stopwatch, seed=seed) if goal else None
     store.learn_corrections(
-        supernet.id, lambda profile: _expected_ms(fitted(supernet, target, profile))
+        supernet.id,
+        lambda profile: learn_session_errors(
+            profile.measurements, _expected_ms(fitted(supernet, target, profile))
+        ),
     )
     summary = summarise_profile(supernet, store)
     if not summary.measured and not summary.drifted:

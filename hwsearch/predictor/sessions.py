@@ -1,0 +1,121 @@
+"""What the subnets of a session came out too slow by, as the others of it tell.
+
+A session holds its subnets against one reference, and whatever befalls that alone, or falls to its
+share otherwise than to theirs, moves all of them together. And what slows a machine slows alike
+what is alike: a neighbour in its caches costs a small subnet less than one whose weights just
+fitted in. So a session's subnets err together, the more so the nearer they are in latency and
+resolution. No further round shows it. The subnets themselves do: each was expected to take so long,
+by a predictor that had not seen it, and what those like it exceed that by, in this session and not
+in others, is the session's error. In the words of experimental design, sessions are blocks; that
+works where chance has put together what is in them.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
+
+from hwsearch.records import Measurement
+
+Floats = NDArray[np.float64]
+
+MIN_SESSIONS = 3  # fewer don't tell how much sessions differ
+MOST_SESSIONS = 64  # learnt from at once: the work grows with the third power of their subnets
+# How far errors reach, in standard deviations of log latency and log resolution. Four profiles of
+# 273 to 290 measurements are most likely at 0.35 (two of them) or 0.5; at 0.7 all are less so.
+REACH = 0.4
+# Variances, as shares of that of all errors.
+_VARIANCES, _SCATTER = (1e-6, 10.0), (1e-4, 10.0)
+# Sessions stand in the last column, a step apart: nothing to a kernel of latencies and resolutions,
+# the whole difference to the one that asks whether two measurements are of the same session.
+_STEP = 1e-6
+_SAME_SESSION = RBF([1 / _STEP, 1 / _STEP, _STEP / 100], "fixed")
+_DIGITS = 6
+
+
+def learn_session_errors(
+    measurements: Iterable[Measurement], expected_ms: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """The error of each session, for each of its subnets as the others of it tell.
+
+    With r = ln(measured / expected) = μ + f(x) + s + g(x) + e, where x is the logarithms of the
+    expected latency and of the resolution, f is what is expected wrongly in all sessions alike, s
+    and g belong to the session and e to the measurement: f and g are Gaussian processes, s and e
+    normal, and their variances those under which the measurements are most likely. A session's
+    error is the posterior mean of s + g(x) given all other measurements than the subnet's own in
+    this session, so that its correction does not flatter it; it has a small part in μ, in the
+    variances and in what the others were expected to take.
+
+    Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), sections 2.2
+    (the posterior), 5.4.1 (the likelihood) and 5.4.2 (without a case, equation 5.12). Without f and
+    g it is the one-way layout with random effects.
+
+    Args:
+        measurements: what failed, is marked, or is of a session that chance did not put together,
+            tells nothing.
+        expected_ms: what each subnet takes, by its id, as a predictor has it that did not see it.
+
+    Returns:
+        Of the sessions with two such subnets at least; none where they are fewer than
+        `MIN_SESSIONS`, or where none differs from the others.
+    """
+    sessions: defaultdict[str, dict[str, Measurement]] = defaultdict(dict)
+    for row in measurements:
+        is_told = row.error is None and not row.drifted and row.drawn is not False
+        if is_told and row.subnet_id in expected_ms:
+            sessions[row.session_id][row.subnet_id] = row
+    told = [session for session, rows in sessions.items() if len(rows) > 1]
+    if len(told) < MIN_SESSIONS:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for part in np.array_split(told, math.ceil(len(told) / MOST_SESSIONS)):
+        rows = [row for session in part.tolist() for row in sessions[session].values()]
+        for row, error in zip(rows, _errors(rows, expected_ms).tolist(), strict=True):
+            found.setdefault(row.session_id, {})[row.subnet_id] = round(error, _DIGITS)
+    return {session: errors for session, errors in found.items() if any(errors.values())}
+
+
+def _errors(rows: list[Measurement], expected_ms: Mapping[str, float]) -> Floats:
+    """Each measurement's session error, (n,), found from the others."""
+    expected = np.array([expected_ms[row.subnet_id] for row in rows])
+    ratios = np.log(np.array([row.latency_ms() for row in rows]) / expected)
+    spread = float(ratios.std())
+    if spread == 0:
+        return np.zeros(len(rows))
+    resolutions = np.array([row.subnet.resolution for row in rows])
+    places = _in_deviations(np.log(np.column_stack([expected, resolutions])))
+    _, sessions = np.unique([row.session_id for row in rows], return_inverse=True)
+    inputs = np.column_stack([places, _STEP * sessions])
+    ratios = (ratios - ratios.mean()) / spread
+    near = RBF(REACH, "fixed")
+    in_all: Kernel = ConstantKernel(0.1, _VARIANCES) * near
+    in_one: Kernel = _SAME_SESSION * (
+        ConstantKernel(0.3, _VARIANCES) + ConstantKernel(0.3, _VARIANCES) * near
+    )
+    process = GaussianProcessRegressor(in_all + in_one + WhiteKernel(0.5, _SCATTER))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a variance of nothing is an answer
+        process.fit(inputs, ratios)
+    inverse = np.linalg.inv(process.kernel_(inputs))
+    weighed = inverse @ ratios
+    # Without case i, the weights of the others are those with it less inverse[:, i] times this.
+    own = weighed / np.diag(inverse)
+    of_session: Floats = process.kernel_.k1.k2(inputs)
+    told = of_session @ weighed - own * np.einsum("ij,ji->i", of_session, inverse)
+    errors: Floats = spread * told
+    return errors
+
+
+def _in_deviations(columns: Floats) -> Floats:
+    """Columns in units of their standard deviation, about their mean."""
+    deviations = columns.std(axis=0)
+    standardised: Floats = (columns - columns.mean(axis=0)) / np.where(deviations, deviations, 1)
+    return standardised
