@@ -149,7 +149,7 @@ def _interval_table(predictor: LatencyPredictor) -> str:
     return (
         "Conformal, from the cross-validated errors: approximate, for any subnets of the search "
         "space. The factors are the median of those at the measured subnets; where these tell "
-        "less, they are larger.\n\n" + _table(head, rows)
+        "less, or scatter more, they are larger.\n\n" + _table(head, rows)
     )
 
 
