@@ -9,6 +9,7 @@ from tiny import tiny_supernet
 from hwsearch.costs import encoder_macs
 from hwsearch.errors import ProfileError
 from hwsearch.predictor import crossvalidation
+from hwsearch.predictor.sessions import learn_session_errors
 from hwsearch.profiles import ProfileStore, ReferenceAnchor
 from hwsearch.records import Drift, Measurement, SubnetConfig, Target
 from latency_study import measured
@@ -114,7 +115,10 @@ def test_latencies_are_freed_of_the_errors_of_sessions_and_known_as_measured(tmp
             drift=Drift(around_ms=1.0, anchor_ms=1.0, reference_id="r"),
         )
         store.append(row)
-    store.learn_corrections(NET.id, lambda _: {config.id: law_ms(config) for config in drawn})
+    taken_ms = {config.id: law_ms(config) for config in drawn}
+    store.learn_corrections(
+        NET.id, lambda profile: learn_session_errors(profile.measurements, taken_ms)
+    )
     (data,) = measured.read_profiles(tmp_path, NET.geometry)
     law = np.array([law_ms(config) for config in data.configs])
     assert data.as_measured_ms == pytest.approx(
