@@ -2,8 +2,12 @@
 
 What disturbs a measurement disturbs small inputs the most: on three of the four reference targets
 errors at 128 px are 1.3 to 1.6 times those at 256 px, so that bounds of one width hold 80 to 85 %
-there and 93 to 97 % elsewhere. Errors that count in the size of their own kind are Papadopoulos,
-Gammerman and Vovk's (Normalized nonconformity measures for regression conformal prediction, 2008).
+there and 93 to 97 % elsewhere. Errors that count in the size that is expected of them are after
+Papadopoulos, Gammerman and Vovk (Normalized nonconformity measures for regression conformal
+prediction, 2008); that sizes are by kind, and drawn to that of all, is this project's.
+
+Sizes are over the size of all the same errors: a single large one, which with few rows is the
+bound, would else be counted in the size of the others, and laid out in one that it swells itself.
 """
 
 from __future__ import annotations
@@ -16,11 +20,10 @@ Array = NDArray[np.float64]
 # How many errors of the size of all are believed in at each kind before its own are seen: without
 # any, a kind of two rows would have bounds by two errors.
 PRIOR_ERRORS = 3.0
-_LEAST = 1e-12  # nothing is predicted better: errors of nothing have a size
 
 
 def sizes_without_own(errors: Array, kinds: ArrayLike) -> Array:
-    """The size that each row's errors were to be expected to have, as all other rows tell, (n,).
+    """The size to be expected of each row's errors, over that of all, as the others tell, (n,).
 
     A row's own errors are not in it, as those of a new subnet are not in `sizes_of`: else the
     largest would be told by themselves, and count for less than they are.
@@ -35,7 +38,7 @@ def sizes_without_own(errors: Array, kinds: ArrayLike) -> Array:
 
 
 def sizes_of(errors: Array, kinds: ArrayLike, new: ArrayLike) -> Array:
-    """The size that errors of new rows are to be expected to have, (m,).
+    """The size to be expected of new rows' errors, over that of all that were seen, (m,).
 
     Args:
         errors: (repeats, n) out-of-fold errors.
@@ -49,8 +52,9 @@ def sizes_of(errors: Array, kinds: ArrayLike, new: ArrayLike) -> Array:
 
 
 def _size(errors: Array, kinds: NDArray[np.int64], kind: int) -> float:
-    """Root of the mean square of one kind's errors and `PRIOR_ERRORS` of the size of all."""
+    """Root mean square of one kind's errors and `PRIOR_ERRORS` of the size of all, over all's."""
     squares = (errors**2).mean(axis=0)
-    own = squares[kinds == kind]
-    total = PRIOR_ERRORS * squares.mean() + own.sum()
-    return max(float(np.sqrt(total / (PRIOR_ERRORS + len(own)))), _LEAST)
+    if not squares.any():
+        return 1.0
+    own = squares[kinds == kind] / squares.mean()
+    return float(np.sqrt((PRIOR_ERRORS + own.sum()) / (PRIOR_ERRORS + len(own))))
