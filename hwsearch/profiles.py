@@ -33,7 +33,7 @@ class ReferenceAnchor(Record):
         subnet: the reference itself; None in profiles of earlier versions, where it has all layers
             and the lowest resolution.
         drift_share: how much of its drift the other subnets take, as far as repeats tell.
-        session_errors: what the subnets of a session came out too slow by together.
+        session_errors: what each session's subnets came out too slow by, as its others tell.
         learnt_from: how many measurements these two were learnt from.
     """
 
@@ -195,7 +195,7 @@ class ProfileStore:
         supernet_id: str,
         session_errors: Callable[[Profile], SessionErrors] = lambda profile: {},
     ) -> Profile:
-        """Learn how much of the drift subnets take, and what all of a session have in common.
+        """Learn how much of the drift subnets take, and what their sessions add to it.
 
         What is read hangs on it. Nothing else changes it, so that latencies stay what they are
         while a search adds measurements. Both are stored at once; a profile that is as it was then

@@ -1,4 +1,4 @@
-"""Latencies without what all of a session came out too slow by; `predictor.sessions` learns it."""
+"""Latencies without what a session has slowed its subnets by; `predictor.sessions` learns it."""
 
 from __future__ import annotations
 

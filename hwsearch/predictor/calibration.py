@@ -73,7 +73,11 @@ def one_sided(errors: ArrayLike, coverage: float) -> ErrorBound:
 
 
 def found_coverage(errors: ArrayLike, coverage: float) -> float:
-    """Share of the rows that the two-sided bound of all other rows holds."""
+    """Share of the rows that the two-sided bound of all other rows holds.
+
+    Errors that come in units count in those that they have: what the row itself had a part in, such
+    as the sizes that other rows' errors are over, is not found anew without it.
+    """
     residuals = np.asarray(errors)
     held = [
         np.abs(residuals[:, row]) <= two_sided(np.delete(residuals, row, axis=1), coverage).size

@@ -36,6 +36,7 @@ COSTS = (
 WHOLE = (
     "resolution",
     "depth",
+    "depth_squared",
     "image_tokens",
     "padded_tokens",
     "patch_embed_and_neck_macs",
@@ -73,6 +74,7 @@ SCHEMA = FeatureSchema(
     ),
     sizes=(("params_only", "params"), ("macs_only", "macs")),
     table=TABLE,
+    bends=("depth_squared",),
     operators=(*_FIXED_COSTS, *_OPERATOR_COSTS),
 )
 _NAMES = SCHEMA.names
@@ -145,6 +147,7 @@ class FeatureBuilder:
                 arrays.resolution[start:stop],
                 types,
             )
+        features[:, _COLUMN["depth_squared"]] = features[:, _COLUMN["depth"]] ** 2
         return features
 
     def _check(self, configs: Sequence[SubnetConfig], arrays: ConfigArrays) -> None:

@@ -135,14 +135,14 @@ class LatencyPredictor:
         self.model_name_ = choice.model_name
         self.cv_ = choice.cv
         self.choice_ = choice
-        self.studentised_ = np.array(choice.log_residuals)
+        errors = np.array(choice.log_residuals)
         self._fitted_features = features if self._weighs_costs else None
         if self._fitted_features is not None:
             rows = relative_costs(features, features)
             folds = fold_numbers(len(rows), seed=self.seed, repeats=repeats)
-            self.studentised_ = studentised(self.studentised_, rows, folds)
-        self._sized_errors = self.studentised_, _resolutions(distinct)
-        self.studentised_ = self.studentised_ / sizes_without_own(*self._sized_errors)
+            errors = studentised(errors, rows, folds)
+        self._errors_by_resolution = errors, _resolutions(distinct)
+        self.studentised_ = errors / sizes_without_own(*self._errors_by_resolution)
         self.configs_ = distinct
         self.latencies_ms_ = latencies
         return self
@@ -164,8 +164,8 @@ class LatencyPredictor:
     ) -> tuple[Array, Array]:
         """Bounds in milliseconds, each (n,), that hold a share `coverage` of measured latencies.
 
-        The less the fitted rows tell of a subnet, and the more they scatter at its resolution, the
-        wider they are.
+        The less the fitted rows tell of a subnet, and the more the model erred at its resolution
+        out of fold, the wider they are.
 
         Raises:
             PredictorError: the predictor is not fitted.
@@ -253,7 +253,7 @@ class LatencyPredictor:
             return np.empty(0), np.empty(0)
         features = self._features(configs)
         predictions, fitted = self._regressor.predict(features), self._fitted_features
-        units = sizes_of(*self._sized_errors, _resolutions(configs))
+        units = sizes_of(*self._errors_by_resolution, _resolutions(configs))
         if fitted is not None:
             measured, new = (relative_costs(rows, fitted) for rows in (fitted, features))
             units = units * spreads(measured, new)

@@ -18,6 +18,8 @@ class FeatureSchema:
         shape: what tells two subnets apart, for models that measure distance or split.
         sizes: a baseline's name and the one column that it draws a straight line over.
         table: work by choice (an MLP's width, heads), for a table of block times; may be empty.
+        bends: what grows faster than the work does, for sums whose weights can't be negative; may
+            be empty.
         operators: fewer columns than `costs`, with the work of like operators added up in
             whichever block they stand; empty where `costs` tells no kinds of blocks apart.
     """
@@ -27,6 +29,7 @@ class FeatureSchema:
     shape: tuple[str, ...]
     sizes: tuple[tuple[str, str], ...]
     table: tuple[str, ...] = ()
+    bends: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
 
     def places(self, names: Sequence[str]) -> tuple[int, ...]:

@@ -3,11 +3,16 @@
 A session holds its subnets against one reference, and whatever befalls that alone, or falls to its
 share otherwise than to theirs, moves all of them together. And what slows a machine slows alike
 what is alike: a neighbour in its caches costs a small subnet less than one whose weights just
-fitted in. So a session's subnets err together, the more so the nearer they are in latency and
-resolution. No further round shows it. The subnets themselves do: each was expected to take so long,
-by a predictor that had not seen it, and what those like it exceed that by, in this session and not
-in others, is the session's error. In the words of experimental design, sessions are blocks; that
-works where chance has put together what is in them.
+fitted in. So a session's subnets err together, the more so the nearer they are in latency and, by
+and large, of one resolution. No further round shows it. The subnets themselves do: each was
+expected to take so long, by a predictor that had not seen it, and what those like it exceed that
+by, in this session and not in others, is the session's error. In the words of experimental design,
+sessions are blocks; that works where chance has put together what is in them.
+
+From few sessions it is told the less surely: what a predictor expects wrongly of a region that one
+session's subnets alone came from looks like that session's error. Errors are believed in where
+measurements are better explained with them than without, by more than two more variances would
+explain them by chance.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_solve
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
@@ -28,9 +34,13 @@ from hwsearch.records import Measurement
 Floats = NDArray[np.float64]
 
 MIN_SESSIONS = 3  # fewer don't tell how much sessions differ
-MOST_SESSIONS = 64  # learnt from at once: the work grows with the third power of their subnets
+MOST_ROWS = 512  # learnt from at once: the work grows with their third power
+# By how much log-likelihood has to grow for two variances more: Akaike's criterion. Errors that no
+# session has in common pass in one profile of twenty.
+MIN_GAIN = 2.0
 # How far errors reach, in standard deviations of log latency and log resolution. Four profiles of
-# 273 to 290 measurements are most likely at 0.35 (two of them) or 0.5; at 0.7 all are less so.
+# 273 to 290 measurements are most likely at 0.35 (two of them) or 0.5; at 0.7 all are less so. Of
+# three resolutions, neighbours are about one such deviation apart: little of it reaches over.
 REACH = 0.4
 # Variances, as shares of that of all errors.
 _VARIANCES, _SCATTER = (1e-6, 10.0), (1e-4, 10.0)
@@ -55,17 +65,18 @@ def learn_session_errors(
     variances and in what the others were expected to take.
 
     Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), sections 2.2
-    (the posterior), 5.4.1 (the likelihood) and 5.4.2 (without a case, equation 5.12). Without f and
-    g it is the one-way layout with random effects.
+    (the posterior), 5.4.1 (the likelihood) and 5.4.2 (cross-validation without one case, of which
+    equation 5.12 gives what is left of the weights). Without f and g it is the one-way layout with
+    random effects.
 
     Args:
-        measurements: what failed, is marked, or is of a session that chance did not put together,
-            tells nothing.
+        measurements: what failed, is marked, or is of a session that is known not to have been
+            put together by chance, tells nothing.
         expected_ms: what each subnet takes, by its id, as a predictor has it that did not see it.
 
     Returns:
         Of the sessions with two such subnets at least; none where they are fewer than
-        `MIN_SESSIONS`, or where none differs from the others.
+        `MIN_SESSIONS`, or where measurements are explained as well without (by `MIN_GAIN`).
     """
     sessions: defaultdict[str, dict[str, Measurement]] = defaultdict(dict)
     for row in measurements:
@@ -75,21 +86,39 @@ def learn_session_errors(
     told = [session for session, rows in sessions.items() if len(rows) > 1]
     if len(told) < MIN_SESSIONS:
         return {}
+    many = math.ceil(sum(len(sessions[session]) for session in told) / MOST_ROWS)
     found: dict[str, dict[str, float]] = {}
-    for part in np.array_split(told, math.ceil(len(told) / MOST_SESSIONS)):
+    for part in np.array_split(told, min(many, len(told) // MIN_SESSIONS)):
         rows = [row for session in part.tolist() for row in sessions[session].values()]
-        for row, error in zip(rows, _errors(rows, expected_ms).tolist(), strict=True):
-            found.setdefault(row.session_id, {})[row.subnet_id] = round(error, _DIGITS)
-    return {session: errors for session, errors in found.items() if any(errors.values())}
+        errors = _errors(rows, expected_ms)
+        if errors is not None:
+            for row, error in zip(rows, errors.tolist(), strict=True):
+                found.setdefault(row.session_id, {})[row.subnet_id] = round(error, _DIGITS)
+    return found
 
 
-def _errors(rows: list[Measurement], expected_ms: Mapping[str, float]) -> Floats:
-    """Each measurement's session error, (n,), found from the others."""
+def told_by_others(part: Floats, inverse: Floats, values: Floats) -> Floats:
+    """The posterior mean of a part of a Gaussian process at each case, as the others tell, (n,).
+
+    Args:
+        part: (n, n) covariances of the part.
+        inverse: (n, n) the inverse of the covariances of what was observed, noise included.
+        values: (n,) what was observed.
+    """
+    weights = inverse @ values
+    # Without case i, the weights of the others are those with it less inverse[:, i] times this.
+    own = weights / np.diag(inverse)
+    told: Floats = part @ weights - own * np.einsum("ij,ji->i", part, inverse)
+    return told
+
+
+def _errors(rows: list[Measurement], expected_ms: Mapping[str, float]) -> Floats | None:
+    """Each measurement's session error, (n,), found from the others; None without such errors."""
     expected = np.array([expected_ms[row.subnet_id] for row in rows])
     ratios = np.log(np.array([row.latency_ms() for row in rows]) / expected)
     spread = float(ratios.std())
     if spread == 0:
-        return np.zeros(len(rows))
+        return None
     resolutions = np.array([row.subnet.resolution for row in rows])
     places = _in_deviations(np.log(np.column_stack([expected, resolutions])))
     _, sessions = np.unique([row.session_id for row in rows], return_inverse=True)
@@ -100,18 +129,22 @@ def _errors(rows: list[Measurement], expected_ms: Mapping[str, float]) -> Floats
     in_one: Kernel = _SAME_SESSION * (
         ConstantKernel(0.3, _VARIANCES) + ConstantKernel(0.3, _VARIANCES) * near
     )
-    process = GaussianProcessRegressor(in_all + in_one + WhiteKernel(0.5, _SCATTER))
+    scatter = WhiteKernel(0.5, _SCATTER)
+    without = _most_likely(in_all + scatter, inputs, ratios)
+    process = _most_likely(in_all + in_one + scatter, inputs, ratios)
+    gain = process.log_marginal_likelihood_value_ - without.log_marginal_likelihood_value_
+    if gain <= MIN_GAIN:
+        return None
+    inverse: Floats = cho_solve((process.L_, True), np.eye(len(rows)))
+    of_session: Floats = process.kernel_.k1.k2(inputs)
+    return spread * told_by_others(of_session, inverse, ratios)
+
+
+def _most_likely(kernel: Kernel, inputs: Floats, ratios: Floats) -> GaussianProcessRegressor:
+    """The process with the variances under which the ratios are the most likely."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a variance of nothing is an answer
-        process.fit(inputs, ratios)
-    inverse = np.linalg.inv(process.kernel_(inputs))
-    weighed = inverse @ ratios
-    # Without case i, the weights of the others are those with it less inverse[:, i] times this.
-    own = weighed / np.diag(inverse)
-    of_session: Floats = process.kernel_.k1.k2(inputs)
-    told = of_session @ weighed - own * np.einsum("ij,ji->i", of_session, inverse)
-    errors: Floats = spread * told
-    return errors
+        return GaussianProcessRegressor(kernel).fit(inputs, ratios)
 
 
 def _in_deviations(columns: Floats) -> Floats:

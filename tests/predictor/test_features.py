@@ -29,6 +29,7 @@ def test_one_config_by_hand():
     expected = {
         "resolution": 192,
         "depth": 2,
+        "depth_squared": 4,
         "image_tokens": 144,
         "padded_tokens": 256,
         "patch_embed_and_neck_macs": 144 * 192 * 768 + 144 * 128 * (192 + 9 * 128),

@@ -43,6 +43,22 @@ def test_the_operator_sum_needs_fewer_rows_where_blocks_of_both_kinds_run_alike(
     assert errors[0].mean() < errors[1].mean()
 
 
+def test_sums_find_what_grows_faster_than_the_blocks_do():
+    places = SCHEMA.places(["all_mlp_macs", "all_blocks", "depth_squared"])
+    latencies = 1.0 + FEATURES[:, places] @ np.array([4e-8, 0.05, 0.02])
+    straight = BlockSum("straight", SCHEMA.places(SCHEMA.operators))
+    assert mape(OPERATOR_SUM, latencies) < 0.01
+    assert mape(straight, latencies) > 0.5
+
+
+def test_the_ridge_learns_no_bend():
+    latencies = true_ms(CONFIGS)[TRAIN]
+    bent = FEATURES.copy()
+    bent[:, SCHEMA.places(SCHEMA.bends)] *= 2
+    fitted = OPERATOR_RIDGE.fit(FEATURES[TRAIN], latencies, {"alpha": 0.01})
+    assert (fitted.predict(bent) == fitted.predict(FEATURES)).all()
+
+
 def test_the_mean_lies_halfway_between_its_parts_in_logarithms():
     latencies = true_ms(CONFIGS)[TRAIN]
     predictions = {
