@@ -1,7 +1,7 @@
 """Every model on every split of a public latency set.
 
-Intervals are those of `LatencyPredictor` but for one thing: they are as wide for all rows, where
-hwsearch's own follow the resolution, since rows of these sets have none.
+Intervals are those of `LatencyPredictor` but for one thing: they follow no resolution, since rows
+of these sets have none.
 """
 
 from __future__ import annotations

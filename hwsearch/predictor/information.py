@@ -28,7 +28,9 @@ PRIOR = 0.1
 def relative_costs(features: Array, among: Array, schema: FeatureSchema = SCHEMA) -> Array:
     """What a linear model of relative errors sees of rows: costs over about the latency.
 
-    The last of the schema's sizes, such as MACs, stands for the latency, which need not be known.
+    What bends (`FeatureSchema.bends`) is left out: on 32 subnets it would make spreads 0.2 %
+    larger at the median, 8.5 % at most, and bounds no better. The last of the schema's sizes,
+    such as MACs, stands for the latency, which need not be known.
 
     Args:
         features: (n, f), columns as the schema has them.

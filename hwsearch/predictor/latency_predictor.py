@@ -141,7 +141,7 @@ class LatencyPredictor:
             rows = relative_costs(features, features)
             folds = fold_numbers(len(rows), seed=self.seed, repeats=repeats)
             errors = studentised(errors, rows, folds)
-        self._errors_by_resolution = errors, _resolutions(distinct)
+        self._errors_by_resolution = errors, _resolutions(features)
         self.studentised_ = errors / sizes_without_own(*self._errors_by_resolution)
         self.configs_ = distinct
         self.latencies_ms_ = latencies
@@ -253,7 +253,7 @@ class LatencyPredictor:
             return np.empty(0), np.empty(0)
         features = self._features(configs)
         predictions, fitted = self._regressor.predict(features), self._fitted_features
-        units = sizes_of(*self._errors_by_resolution, _resolutions(configs))
+        units = sizes_of(*self._errors_by_resolution, _resolutions(features))
         if fitted is not None:
             measured, new = (relative_costs(rows, fitted) for rows in (fitted, features))
             units = units * spreads(measured, new)
@@ -296,8 +296,10 @@ class LatencyPredictor:
             )
 
 
-def _resolutions(configs: Sequence[SubnetConfig]) -> NDArray[np.int64]:
-    return np.array([config.resolution for config in configs])
+def _resolutions(features: Array) -> NDArray[np.int64]:
+    """Of the rows that features are of: a hundred thousand configurations are slow to ask again."""
+    (place,) = SCHEMA.places(["resolution"])
+    return features[:, place].astype(np.int64)
 
 
 def _check_source(source: LatencyPredictor, *, geometry: SamGeometry, scope: Scope) -> None:

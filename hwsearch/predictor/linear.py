@@ -52,7 +52,8 @@ class BlockSum:
     """A constant plus a non-negative time per unit of each cost (non-negative least squares).
 
     Every operator takes time, so no weight may be negative; this also selects columns, and makes
-    the model safe with few samples. Over columns of work by choice it is a table of block times.
+    the model safe with few samples. Over columns of work by choice it is a table of block times;
+    with a cost's square among the columns, what it takes may grow with how much of it there is.
     """
 
     name: str

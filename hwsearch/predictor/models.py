@@ -100,7 +100,7 @@ def candidates(schema: FeatureSchema) -> tuple[LatencyModel, ...]:
     """What a fit chooses from.
 
     Of models that cross-validation can't tell apart, the first is taken: the mean of a sum and a
-    ridge over the same columns, then each of them, then what has more to learn. Which of these
+    ridge over the same costs, then each of them, then what has more to learn. Which of these
     two is the better differs between targets, and 32 subnets don't tell: on the reference
     machine's OpenVINO the sum errs by 2.05, the ridge by 1.74 and their mean by 1.79 %, on its
     ONNX Runtime by 1.24, 1.26 and 1.25 %.

@@ -10,9 +10,8 @@ by, in this session and not in others, is the session's error. In the words of e
 sessions are blocks; that works where chance has put together what is in them.
 
 From few sessions it is told the less surely: what a predictor expects wrongly of a region that one
-session's subnets alone came from looks like that session's error. Errors are believed in where
-measurements are better explained with them than without, by more than two more variances would
-explain them by chance.
+session's subnets alone came from looks like that session's error. So errors are believed in where
+they explain measurements better than chance mostly does.
 """
 
 from __future__ import annotations
@@ -34,9 +33,11 @@ from hwsearch.records import Measurement
 Floats = NDArray[np.float64]
 
 MIN_SESSIONS = 3  # fewer don't tell how much sessions differ
-MOST_ROWS = 512  # learnt from at once: the work grows with their third power
-# By how much log-likelihood has to grow for two variances more: Akaike's criterion. Errors that no
-# session has in common pass in one profile of twenty.
+# About how many are learnt from at once: the work grows with their third power.
+MOST_ROWS = 512
+# By how much log-likelihood has to grow for two variances more, as by Akaike's criterion. Where no
+# session has errors, both variances are at their bound, and twice the growth is a half of a χ² of
+# one degree and a quarter of one of two (Self and Liang, JASA 82, 1987, case 7): 6 % pass.
 MIN_GAIN = 2.0
 # How far errors reach, in standard deviations of log latency and log resolution. Four profiles of
 # 273 to 290 measurements are most likely at 0.35 (two of them) or 0.5; at 0.7 all are less so. Of
@@ -62,12 +63,13 @@ def learn_session_errors(
     normal, and their variances those under which the measurements are most likely. A session's
     error is the posterior mean of s + g(x) given all other measurements than the subnet's own in
     this session, so that its correction does not flatter it; it has a small part in μ, in the
-    variances and in what the others were expected to take.
+    variances, in what the others were expected to take, and in whether errors are believed in.
+    More than about `MOST_ROWS` measurements are learnt from in parts, each by itself.
 
     Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), sections 2.2
-    (the posterior), 5.4.1 (the likelihood) and 5.4.2 (cross-validation without one case, of which
-    equation 5.12 gives what is left of the weights). Without f and g it is the one-way layout with
-    random effects.
+    (the posterior), 5.4.1 (the likelihood) and 5.4.2 (equation 5.12, a case's residual without it),
+    and the inverse of a partitioned matrix, appendix A.3. Without f and g it is the one-way layout
+    with random effects.
 
     Args:
         measurements: what failed, is marked, or is of a session that is known not to have been
@@ -76,7 +78,7 @@ def learn_session_errors(
 
     Returns:
         Of the sessions with two such subnets at least; none where they are fewer than
-        `MIN_SESSIONS`, or where measurements are explained as well without (by `MIN_GAIN`).
+        `MIN_SESSIONS`, nor of a part whose measurements are explained about as well without.
     """
     sessions: defaultdict[str, dict[str, Measurement]] = defaultdict(dict)
     for row in measurements:
@@ -86,15 +88,27 @@ def learn_session_errors(
     told = [session for session, rows in sessions.items() if len(rows) > 1]
     if len(told) < MIN_SESSIONS:
         return {}
-    many = math.ceil(sum(len(sessions[session]) for session in told) / MOST_ROWS)
     found: dict[str, dict[str, float]] = {}
-    for part in np.array_split(told, min(many, len(told) // MIN_SESSIONS)):
-        rows = [row for session in part.tolist() for row in sessions[session].values()]
+    for part in _parts([[*sessions[session].values()] for session in told]):
+        rows = [row for session in part for row in session]
         errors = _errors(rows, expected_ms)
         if errors is not None:
             for row, error in zip(rows, errors.tolist(), strict=True):
                 found.setdefault(row.session_id, {})[row.subnet_id] = round(error, _DIGITS)
     return found
+
+
+def _parts(sessions: list[list[Measurement]]) -> list[list[list[Measurement]]]:
+    """Sessions in parts of much the same size, none of fewer sessions than tell how they differ."""
+    total = sum(map(len, sessions))
+    enough = total / math.ceil(total / MOST_ROWS)
+    parts: list[list[list[Measurement]]] = [[]]
+    for place, session in enumerate(sessions):
+        is_full = sum(map(len, parts[-1])) >= enough and len(parts[-1]) >= MIN_SESSIONS
+        if is_full and len(sessions) - place >= MIN_SESSIONS:
+            parts.append([])
+        parts[-1].append(session)
+    return parts
 
 
 def told_by_others(part: Floats, inverse: Floats, values: Floats) -> Floats:

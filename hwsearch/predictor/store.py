@@ -23,8 +23,11 @@ from hwsearch.errors import PredictorError, UsageError
 from hwsearch.files import write_text
 from hwsearch.predictor.card import SCATTER_FILE, card_text
 from hwsearch.predictor.crossvalidation import ModelChoice
+from hwsearch.predictor.features import SCHEMA
 from hwsearch.predictor.latency_predictor import LatencyPredictor
+from hwsearch.predictor.models import candidates
 from hwsearch.predictor.scatter import scatter_svg
+from hwsearch.predictor.transfer import transfer_candidates
 from hwsearch.records import Milliseconds, Record, SamGeometry, Scope, SubnetConfig, Target
 
 PREDICTOR_FILE = "predictor.json"
@@ -54,7 +57,8 @@ class StoredPredictor(Record):
 
     `probes_ms` are the predictions for the training rows when the predictor was saved, by the
     versions named in `versions`. `training_sha256` ties the file to its `training.json`,
-    `source_sha256` to the `predictor.json` of its source.
+    `source_sha256` to the `predictor.json` of its source, and `models_sha256` its choice and errors
+    to the models that they are of.
     """
 
     schema_version: Literal[1] = 1
@@ -69,6 +73,7 @@ class StoredPredictor(Record):
     probes_ms: tuple[Milliseconds, ...]
     training_sha256: str
     source_sha256: str | None = None
+    models_sha256: str | None = None
     versions: dict[str, str]
 
 
@@ -104,6 +109,7 @@ def save_latency_predictor(
         probes_ms=tuple(probes.tolist()),
         training_sha256=_sha256(training),
         source_sha256=_source_sha256(directory) if predictor.source else None,
+        models_sha256=_models_sha256(),
         versions=_versions(),
     )
     folder = "/".join(("predictors", *directory.resolve().parts[-2:]))
@@ -140,13 +146,18 @@ def load_latency_predictor(
         allow_stale: let a predictor of another target pass.
 
     Raises:
-        PredictorError: a file is missing or damaged, or the predictor belongs to another target.
+        PredictorError: a file is missing or damaged, or the predictor belongs to another target, or
+            to a version whose models know other columns.
     """
     folder = Path(directory)
     stored = _parsed(StoredPredictor, folder / PREDICTOR_FILE, _read(folder / PREDICTOR_FILE))
     training_text = _read(folder / TRAINING_FILE)
     if stored.target_fingerprint != stored.target.fingerprint:
         raise _damaged(folder / PREDICTOR_FILE, "its fingerprint is not that of its target")
+    if stored.models_sha256 != _models_sha256():
+        raise _damaged(
+            folder / PREDICTOR_FILE, "it is of a version whose models know other columns"
+        )
     if stored.training_sha256 != _sha256(training_text):
         raise _damaged(folder / TRAINING_FILE, f"it is not the one that {PREDICTOR_FILE} names")
     training = _parsed(TrainingRows, folder / TRAINING_FILE, training_text)
@@ -242,6 +253,11 @@ def _read(path: Path) -> str:
 
 def _damaged(path: Path, fault: str) -> PredictorError:
     return PredictorError(f"{path} can't be used: {fault}. Fit the latency predictor again.")
+
+
+def _models_sha256() -> str:
+    """Of all columns, and of each model's: errors of models on other ones are not theirs."""
+    return _sha256(repr((SCHEMA, candidates(SCHEMA), transfer_candidates(SCHEMA))))
 
 
 def _sha256(text: str) -> str:

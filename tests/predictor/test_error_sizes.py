@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwsearch.predictor.calibration import two_sided
-from hwsearch.predictor.error_sizes import PRIOR_ERRORS, sizes_of, sizes_without_own
+from hwsearch.predictor.error_sizes import sizes_of, sizes_without_own
 
 
 def errors_by_kind(rng, counts, sizes):
@@ -20,11 +20,9 @@ def test_many_errors_tell_their_kind_s_size():
 
 
 def test_few_errors_are_believed_as_far_as_they_are_many():
-    """One error of 4 beside nine of 1: squares by hand."""
+    """Nine errors of 1 and one of 4, 2.5 squared on the whole: (1 + 6.4) / 2 and (1 + 3.6) / 10."""
     errors, kinds = np.array([[1.0] * 9 + [4.0]]), [0] * 9 + [1]
-    of_all = (9 + 16) / 10
-    expected = np.sqrt((PRIOR_ERRORS + 16 / of_all) / (PRIOR_ERRORS + 1))
-    assert sizes_of(errors, kinds, [1]) == pytest.approx([expected])
+    assert sizes_of(errors, kinds, [1, 0]) == pytest.approx(np.sqrt([3.7, 0.46]))
 
 
 def test_what_was_not_seen_errs_as_all_do():

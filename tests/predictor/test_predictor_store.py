@@ -87,6 +87,8 @@ def test_a_missing_or_damaged_file_is_a_sentence(folder: Path, name: str, conten
         {"schema_version": 2},
         {"target_fingerprint": "0" * 12},
         {"training_sha256": "0" * 64},
+        {"models_sha256": None},
+        {"models_sha256": "0" * 64},
         {"probes_ms": [1.0]},
         {"seed": "many"},
         {"surprise": 1},

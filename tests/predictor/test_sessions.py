@@ -10,6 +10,7 @@ from hwsearch.drift_share import CORRECTED
 from hwsearch.predictor.sessions import (
     MIN_SESSIONS,
     MOST_ROWS,
+    _parts,
     learn_session_errors,
     told_by_others,
 )
@@ -92,8 +93,7 @@ def test_a_session_is_believed_as_far_as_its_subnets_agree():
     assert np.corrcoef(learnt, true)[0, 1] > 0.5
 
 
-def test_an_error_is_told_by_the_others_of_the_session():
-    """The posterior mean without a row is that of a process that was never shown it."""
+def test_corrections_lie_on_the_side_that_the_others_of_a_session_do():
     rows, _ = random_profile(3, common=COMMON, scatter=SCATTER)
     found = learn_session_errors(rows, expected_ms(rows))
     for session in map(str, range(12)):
@@ -125,7 +125,7 @@ def test_what_the_others_tell_is_found_without_taking_each_out(seed: int, n: int
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 1000), own=st.floats(-0.02, 0.02))
 def test_a_subnet_hardly_moves_its_own_correction(seed: int, own: float):
-    """A measurement has a part in the mean and the variances that all are judged by, no other."""
+    """It has a part in the mean and the variances that all are judged by, which are clear here."""
     rows, _ = random_profile(seed, common=COMMON, scatter=SCATTER)
 
     def told(error: float) -> float:
@@ -143,8 +143,7 @@ def test_a_few_sessions_do_not_tell_how_much_they_differ(sessions: int):
     assert bool(learn_session_errors(rows, expected_ms(rows))) == (sessions == MIN_SESSIONS)
 
 
-def test_sessions_that_do_not_differ_have_no_errors():
-    """Chance looks like errors of sessions in one profile of twenty."""
+def test_sessions_that_do_not_differ_seldom_have_errors():
     told = 0
     for seed in range(20):
         rows, _ = random_profile(seed, common=0.0, scatter=SCATTER)
@@ -164,6 +163,16 @@ def test_what_a_few_sessions_tell_is_hardly_what_a_predictor_errs_by():
 def test_errors_of_nothing_are_no_session_s():
     rows = [profile_row(n, 1.0, session=str(n % 4)) for n in range(16)]
     assert learn_session_errors(rows, expected_ms(rows)) == {}
+
+
+@pytest.mark.parametrize("rows", [[500] * 5, [8] * 60 + [2] * 60, [200] * 8, [3] * 171])
+def test_parts_are_about_as_large_as_is_learnt_from_at_once(rows):
+    sessions = [[profile_row(0, 1.0)] * count for count in rows]
+    parts = _parts(sessions)
+    assert [session for part in parts for session in part] == sessions
+    assert min(map(len, parts)) >= MIN_SESSIONS
+    at_least = MIN_SESSIONS * max(rows)
+    assert max(sum(map(len, part[:-MIN_SESSIONS])) for part in parts) <= max(MOST_ROWS, at_least)
 
 
 @pytest.mark.parametrize("in_each", [3, 40])
