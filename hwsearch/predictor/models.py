@@ -102,8 +102,8 @@ def candidates(schema: FeatureSchema) -> tuple[LatencyModel, ...]:
     Of models that cross-validation can't tell apart, the first is taken: the mean of a sum and a
     ridge over the same costs, then each of them, then what has more to learn. Which of these
     two is the better differs between targets, and 32 subnets don't tell: on the reference
-    machine's OpenVINO the sum errs by 2.05, the ridge by 1.74 and their mean by 1.79 %, on its
-    ONNX Runtime by 1.24, 1.26 and 1.25 %.
+    machine's OpenVINO the sum errs by 1.48, the ridge by 1.15 and their mean by 1.20 %, on its
+    ONNX Runtime by 0.90, 0.95 and 0.90 %.
     Sums over operators, whichever kind of block they stand in, have eight columns less than sums
     over each kind's. On three targets of the reference machine, two CPU runtimes and int8, that
     took the error at 32 subnets from 1.39, 1.85 and 2.21 % to 1.27, 1.75 and 2.03 %, and at 16
