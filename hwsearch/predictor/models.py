@@ -110,10 +110,10 @@ def candidates(schema: FeatureSchema) -> tuple[LatencyModel, ...]:
     from 2.3, 2.3 and 3.3 % to 1.9, 2.0 and 2.6 %.
     Sums also get what bends. At 128 px latency grows faster than the number of blocks, perhaps
     since the weights of many don't stay in the caches from one run to the next: without, subnets
-    of 3 blocks came out .6 % slower than predicted on ONNX Runtime with one thread, of 5 and 6
-    blocks .5 to .9 % faster, of 12 blocks 1.1 to 1.5 % slower. With the blocks' number squared, the
-    mean of sum and ridge errs by 0 to 5 % less from 12 subnets on, and by up to 3 % more at 8. A
-    ridge does not get it: with few subnets it would learn a wrong sign.
+    of 3 blocks came out .6 % slower than predicted on ONNX Runtime with one thread (fp32 and int8),
+    of 5 and 6 blocks .5 to .9 % faster, of 12 blocks 1.1 to 1.5 % slower. With the blocks' number
+    squared, the error of the mean of sum and ridge is 0 to 5 % smaller from 12 subnets on, and up
+    to 4 % greater with 8. A ridge does not get it: with few subnets it would learn a wrong sign.
     """
     costs, shape = schema.places(schema.costs), schema.places(schema.shape)
     operators = schema.places(schema.operators) or costs

@@ -171,6 +171,7 @@ def test_parts_are_about_as_large_as_is_learnt_from_at_once(rows):
     parts = _parts(sessions)
     assert [session for part in parts for session in part] == sessions
     assert min(map(len, parts)) >= MIN_SESSIONS
+    # A part is closed when it is full, unless it or what is left has too few sessions.
     at_least = MIN_SESSIONS * max(rows)
     assert max(sum(map(len, part[:-MIN_SESSIONS])) for part in parts) <= max(MOST_ROWS, at_least)
 
