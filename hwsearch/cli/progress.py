@@ -1,26 +1,40 @@
-"""Progress bars on stderr; results have stdout for themselves."""
+"""Progress on stderr, as bars or, where none can be drawn, as lines; stdout is for results."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from hwsearch.progress import Advance
 
 _SPEED_OVER_S = (
     3600.0  # a group of large subnets takes minutes from one step of its bar to the next
 )
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 class RichProgress:
-    """Draws each running task as a bar; a context manager."""
+    """Draws each running task as a bar; a context manager.
 
-    def __init__(self) -> None:
+    Where stderr is a file or a pipe, a line tells every half minute how far the tasks are.
+    """
+
+    def __init__(self, *, seconds_between_lines: float = _SECONDS_BETWEEN_LINES) -> None:
         self.console = Console(stderr=True)
+        self._seconds_between_lines = seconds_between_lines
+        self._told_at = time.monotonic()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -33,11 +47,13 @@ class RichProgress:
         )
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        if self.console.is_terminal:
+            self._bars.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bars.stop()
+        if self.console.is_terminal:
+            self._bars.stop()
 
     @contextmanager
     def task(self, description: str, total: float) -> Iterator[Advance]:
@@ -48,6 +64,7 @@ class RichProgress:
             self._bars.advance(task, amount)
             if note:
                 self._bars.update(task, note=note)
+            self._tell()
 
         try:
             yield advance
@@ -56,4 +73,17 @@ class RichProgress:
 
     def log(self, message: str) -> None:
         """Print a line above the bars."""
-        self.console.print(message, highlight=False)
+        self.console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if self.console.is_terminal or now - self._told_at < self._seconds_between_lines:
+            return
+        self._told_at = now
+        self.log("; ".join(_standing(task) for task in self._bars.tasks))
+
+
+def _standing(task: Task) -> str:
+    """How far a task is in words, such as `searching: 20 of 200, 0.812 at 31.4 ms`."""
+    steps = f"{task.description}: {round(task.completed, 2):g} of {task.total:g}"
+    return ", ".join(filter(None, [steps, task.fields["note"]]))

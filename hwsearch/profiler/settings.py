@@ -24,7 +24,7 @@ class SessionSettings:
     Attributes:
         warmup_s: seconds each subject runs before it is timed, in two calls at least.
         min_rounds: rounds that every group gets, whatever `budget_s` says.
-        max_rounds: rounds after which a group ends.
+        max_rounds: rounds after which a group ends, however much of `budget_s` is left.
         relative_half_width: a subject is done once the 95 % interval of its corrected median
             reaches no further than this share of the median to either side.
         budget_s: seconds of rounds after which a group ends.
@@ -46,7 +46,7 @@ class SessionSettings:
 
     warmup_s: float = 0.3
     min_rounds: int = 5
-    max_rounds: int = 30
+    max_rounds: int = 120
     relative_half_width: float = 0.01
     budget_s: float = 60.0
     group_size: int = 8

@@ -437,7 +437,7 @@ def test_no_subjects_are_no_error(reference: Subject) -> None:
     "wrong",
     [
         {"min_rounds": 1},
-        {"min_rounds": 40},
+        {"min_rounds": 4, "max_rounds": 3},
         {"group_size": 0},
         {"max_calls": 0},
         {"budget_s": 0.0},
