@@ -41,7 +41,8 @@ from hwsearch.records import Measurement, SubnetConfig, Target
 from hwsearch.runtime.devices import resolve_target
 from hwsearch.supernet.store import load_supernet
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.timing import Stopwatch, exported
+from hwsearch.workflow.subjects import exported
+from hwsearch.workflow.timing import Stopwatch
 from profiling_study.disturbance import disturbed
 from profiling_study.plain import time_plainly
 

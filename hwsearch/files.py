@@ -6,13 +6,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and rename it to `path` when the context ends well."""
+    """Give a temporary path beside `path`, and rename it to `path` when the context ends well.
+
+    What was written reaches the disk before the name does, lest a power failure leave it empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -23,10 +26,27 @@ def replace_file(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
+        flush(temporary)
         temporary.replace(path)
+        flush_names(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def flush(path: Path) -> None:
+    """Have what a file holds reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_names(folder: Path) -> None:
+    """Have a folder's new names reach the disk, where its file system can be asked to."""
+    with suppress(OSError):
+        flush(folder)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsearch.errors import ProfileError, UsageError
+from hwsearch.files import flush_names
 from hwsearch.records import Measurement
 
 Line = dict[str, Any]
@@ -78,6 +79,7 @@ def append_line(path: Path, line: bytes) -> None:
     Raises:
         OSError: it could not be written, or not whole.
     """
+    is_new = not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         if os.write(descriptor, line) != len(line):
@@ -85,6 +87,8 @@ def append_line(path: Path, line: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    if is_new:
+        flush_names(path.parent)
 
 
 def mend_tail(path: Path) -> None:

@@ -284,7 +284,10 @@ class ProfileStore:
         except FileNotFoundError:
             return None
         except UsageError as error:
-            raise ProfileError(f"{self._target_file} is damaged: {error}") from None
+            raise ProfileError(
+                f"{self._target_file} is damaged: {error} Delete it and run `hwsearch profile` "
+                "again: measurements stay, and what is learnt from them is learnt anew."
+            ) from None
 
     def _ensure_target(self) -> StoredTarget:
         stored = self._stored()

@@ -37,6 +37,19 @@ def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path: Path, fault: type
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_is_written_reaches_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, flushed = tmp_path / "a.json", []
+
+    def fsync(descriptor: int) -> None:
+        flushed.append((os.fstat(descriptor).st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(path, "new")
+    assert flushed == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
 def test_a_file_gets_the_permissions_of_any_new_file(tmp_path: Path):
     write_text(tmp_path / "ours", "")
     (tmp_path / "plain").write_text("")

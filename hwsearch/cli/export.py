@@ -85,8 +85,8 @@ def export(
     The ONNX files pass a parity gate against PyTorch. Of a study's pick, the latency in the
     manifest is measured on the files or engines that are shipped.
 
-    [bold]Example:[/bold] hwsearch export --study vit_b-coco-900ms --format onnx --format tensorrt
-    --precision fp16 --gpu-arch sm86 --gpu-arch sm89 --out bundle
+    [bold]Example:[/bold] hwsearch export --study vit_b-supernet-coco-900ms --format onnx
+    --format tensorrt --precision fp16 --gpu-arch sm86 --gpu-arch sm89 --out bundle
     """
     _check(formats, precision)
     if study and (data or framing):

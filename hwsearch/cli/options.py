@@ -15,7 +15,7 @@ from hwsearch.errors import UsageError
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", help="Folder for profiles, predictors and studies.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ComputeOption = Annotated[
     str, typer.Option("--device", help="What torch computes on: cpu, cuda, cuda:N or mps.")
 ]

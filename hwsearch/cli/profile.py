@@ -45,16 +45,24 @@ def profile(
             "error is there or at the noise floor."
         ),
     ] = None,
-    max_samples: Annotated[int, typer.Option(min=2, help="Most subnets for --until-error.")] = 128,
+    max_samples: Annotated[int, typer.Option(min=8, help="Most subnets for --until-error.")] = 128,
     target_latency: Annotated[
         str | None,
         typer.Option(help="With --until-error, measure above all near it: 40ms, 1.5s."),
     ] = None,
     budget: Annotated[
-        float, typer.Option(min=1, help="Most seconds of timing for a group of 8 subnets.")
+        float,
+        typer.Option(
+            min=1,
+            help="Seconds of timing after which a group of 8 subnets ends, once it had 5 rounds; "
+            "120 rounds end it in any case.",
+        ),
     ] = 60.0,
     half_width: Annotated[
-        float, typer.Option(help="Stop at this relative half-width of the 95 % interval.")
+        float,
+        typer.Option(
+            help="End a group before, once 95 % intervals reach no further than this share."
+        ),
     ] = 0.01,
     workspace: WorkspaceOption = Path(),
     seed: SeedOption = 0,
@@ -110,6 +118,7 @@ def profile(
             "fastest_ms": summary.fastest_ms,
             "slowest_ms": summary.slowest_ms,
             "error_percent": summary.error_percent,
+            "stopped_by": summary.stopped_by,
         },
         as_json=as_json,
         lines=[
@@ -118,13 +127,24 @@ def profile(
             f"{summary.failed} failed, {summary.drifted} marked as too uncertain.",
             *([] if summary.last_error is None else [f"The last failure: {summary.last_error}"]),
             *(
-                [f"Cross-validated error of a latency predictor: {summary.error_percent:.2f} %."]
-                if summary.error_percent is not None
+                [
+                    "Cross-validated error of a latency predictor: "
+                    f"{summary.error_percent:.2f} %{_WHY[summary.stopped_by]}."
+                ]
+                if summary.error_percent is not None and summary.stopped_by is not None
                 else []
             ),
             f"Profile: {summary.file}",
         ],
     )
+
+
+_WHY = {
+    "asked error": ", as asked",
+    "noise floor": ", at the noise floor",
+    "most samples": ": more than asked, but --max-samples subnets are measured",
+    "all measured": ": more than asked, but the space has no more subnets",
+}
 
 
 def _range(summary: ProfileSummary) -> str:

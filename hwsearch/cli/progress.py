@@ -28,11 +28,14 @@ _SECONDS_BETWEEN_LINES = 30.0
 class RichProgress:
     """Draws each running task as a bar; a context manager.
 
-    Where stderr is a file or a pipe, a line tells every half minute how far the tasks are.
+    Where stderr is a file or a pipe, or a terminal without a cursor, a line tells how far the tasks
+    are, at most every half minute.
     """
 
     def __init__(self, *, seconds_between_lines: float = _SECONDS_BETWEEN_LINES) -> None:
         self.console = Console(stderr=True)
+        # Rich takes a file for a terminal where FORCE_COLOR is set, as it is in many a CI.
+        self._draws = self.console.file.isatty() and not self.console.is_dumb_terminal
         self._seconds_between_lines = seconds_between_lines
         self._told_at = time.monotonic()
         self._bars = Progress(
@@ -47,12 +50,12 @@ class RichProgress:
         )
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self._draws:
             self._bars.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.console.is_terminal:
+        if self._draws:
             self._bars.stop()
 
     @contextmanager
@@ -77,7 +80,7 @@ class RichProgress:
 
     def _tell(self) -> None:
         now = time.monotonic()
-        if self.console.is_terminal or now - self._told_at < self._seconds_between_lines:
+        if self._draws or now - self._told_at < self._seconds_between_lines:
             return
         self._told_at = now
         self.log("; ".join(_standing(task) for task in self._bars.tasks))

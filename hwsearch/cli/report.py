@@ -18,7 +18,7 @@ def report(
 ) -> None:
     """Write the page of a finished study again.
 
-    [bold]Example:[/bold] hwsearch report --study vit_b-coco-900ms
+    [bold]Example:[/bold] hwsearch report --study vit_b-supernet-coco-900ms
     """
     from hwsearch.supernet.store import load_manifest
     from hwsearch.workflow.report import result_summary, summary_lines, write_study_report

@@ -18,8 +18,8 @@ approximation, by how the errors of a linear model would scatter.
 Why not a library. MAPIE 1.6 gives the same bound where it gives one (the tests hold the two
 against each other), but refuses 90 % below ten rows, where most few-shot fits are, and has no
 one-sided bound, which is what a search needs; its CV+ keeps every fold's model and takes two
-quantiles over the measured rows for each predicted one: seconds for 100,000 subnets, which take a
-third of one here. crepes 0.9 takes residuals as they are, but brings pandas along, and rounds
+quantiles over the measured rows for each predicted one: seconds for 100,000 subnets, which take
+half of one here. crepes 0.9 takes residuals as they are, but brings pandas along, and rounds
 (1 - 0.9) · 10 down to zero: nine rows and 90 % give it no bound.
 """
 

@@ -20,8 +20,8 @@ from hwsearch.predictor.schema import FeatureSchema
 # fastest subnets of the reference profiles take 4 to 7 % of the slowest's latency.
 CONSTANT_SHARE = 0.03
 # What is known of each weight beforehand, in measurements. It stands for what the models keep to,
-# such as weights that are not negative. By the mean of the four reference targets, 90 % intervals
-# hold 93 % at 16 subnets so, and 95 % with 1; with 0.01 they hold 86 % at 8.
+# such as weights that are not negative. When it was chosen, 90 % intervals held 93 % at 16 subnets
+# by the mean of the four reference targets, and 95 % with 1; with 0.01 they held 86 % at 8.
 PRIOR = 0.1
 
 

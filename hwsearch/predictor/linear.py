@@ -25,8 +25,8 @@ Hyper = Mapping[str, float]
 
 # A row's weight is its latency to this power. With -2 errors count relatively; but repeats at the
 # lowest resolution scatter 1.4 to 1.8 times as far, relatively, as those at the highest. With -1.5
-# the error at 32 subnets of the four reference targets is 1.21, 1.79, 1.15 and 1.75 %, with -2 it
-# is 1.22, 1.81, 1.15 and 1.76 %.
+# the error at 32 subnets of the four reference targets was 1.21, 1.79, 1.15 and 1.75 %, with -2 it
+# was 1.22, 1.81, 1.15 and 1.76 % (before latencies were freed of what their sessions add).
 WEIGHT_EXPONENT = -1.5
 RIDGE_ALPHAS = np.logspace(-4, 1, 16)
 # No subnet is believed to be ten times as fast as the fastest one measured: keeps the

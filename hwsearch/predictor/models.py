@@ -103,11 +103,11 @@ def candidates(schema: FeatureSchema) -> tuple[LatencyModel, ...]:
     ridge over the same costs, then each of them, then what has more to learn. Which of these
     two is the better differs between targets, and 32 subnets don't tell: on the reference
     machine's OpenVINO the sum errs by 1.48, the ridge by 1.15 and their mean by 1.20 %, on its
-    ONNX Runtime by 0.90, 0.95 and 0.90 %.
+    ONNX Runtime by 0.90, 0.95 and 0.90 % (24 draws).
     Sums over operators, whichever kind of block they stand in, have eight columns less than sums
-    over each kind's. On three targets of the reference machine, two CPU runtimes and int8, that
-    took the error at 32 subnets from 1.39, 1.85 and 2.21 % to 1.27, 1.75 and 2.03 %, and at 16
-    from 2.3, 2.3 and 3.3 % to 1.9, 2.0 and 2.6 %.
+    over each kind's. With that the error at 32 subnets of the reference machine is 0.92, 0.69
+    and 1.51 %, on ONNX Runtime with one thread (fp32, int8) and OpenVINO, without it 1.00, 0.81
+    and 1.60 %; at 16 it is 0.94, 0.81 and 1.73 %, without it 1.45, 0.97 and 2.00 % (sums, 5 draws).
     Sums also get what bends. At 128 px latency grows faster than the number of blocks, perhaps
     since the weights of many don't stay in the caches from one run to the next: without, subnets
     of 3 blocks came out .6 % slower than predicted on ONNX Runtime with one thread (fp32 and int8),

@@ -6,6 +6,7 @@ nothing but wait. Once the session is gone, killed or not, it ends all workers, 
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -37,12 +38,16 @@ def main(descriptor: int) -> None:
             request, worker = control.recv()
             if request == FORK:
                 pipe = receive_descriptor(control)
-                worker = os.fork()
+                try:
+                    worker = os.fork()
+                except OSError as refusal:  # there are as many processes as there may be
+                    worker = -(refusal.errno or errno.EAGAIN)
                 if worker == 0:
                     control.close()
                     _work(Connection(pipe), runtime, open_runner)
                 os.close(pipe)  # the worker alone holds its end, so that its death is seen
-                workers.add(worker)
+                if worker > 0:
+                    workers.add(worker)
                 control.send(worker)
             elif request == END:
                 workers.discard(worker)

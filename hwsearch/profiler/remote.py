@@ -47,6 +47,7 @@ class Worker:
 
     Raises:
         NurseryError: the nursery died.
+        WorkerError: the system starts no more processes.
     """
 
     def __init__(self, nursery: Nursery, *, deadline_s: float) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hwsearch.errors import ProfileError
 from hwsearch.profiler.conditions import GpuWatch, capture_conditions
-from hwsearch.profiler.failures import NurseryError, reason
+from hwsearch.profiler.failures import NurseryError, WorkerError, reason
 from hwsearch.profiler.findings import Origin, judge_group
 from hwsearch.profiler.pair import Clock, Host, LocalHost, OpenRunner, Pair, Subject, open_pair
 from hwsearch.profiler.remote import Worker
@@ -237,7 +237,7 @@ def _time_group(
     advance: Advance,
     watch: GpuWatch,
 ) -> GroupTimes:
-    """Time the first subjects of a group, all of them if memory holds them."""
+    """Time the first subjects of a group, all of them if the system has room for them."""
     pairs: dict[int, Pair] = {}
     failures: dict[int, Exception] = {}
     hosts: dict[int, Host] = {}
@@ -249,7 +249,14 @@ def _time_group(
         for number, subject in enumerate(group):
             if number and _is_full(session.origin.target, [reference_host, *hosts.values()]):
                 break
-            hosts[number] = stack.enter_context(session.new_host())
+            advance(0, note=f"opening {subject.subnet.id}, {number + 1} of {len(group)}")
+            try:
+                hosts[number] = stack.enter_context(session.new_host())
+            except WorkerError as error:
+                if hosts:
+                    break
+                failures[number] = error
+                continue
             try:
                 pairs[number] = _open(session, subject, hosts[number])
             except NurseryError:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from hwsearch.errors import DeviceError
-from hwsearch.profiler.failures import NurseryError, first_line
+from hwsearch.profiler.failures import NurseryError, WorkerError, first_line
 from hwsearch.profiler.nursery import END, FORK, send_descriptor
 from hwsearch.records import Runtime, Target
 from hwsearch.runtime.open import open_runner
@@ -77,6 +77,7 @@ class Nursery:
 
         Raises:
             NurseryError: the nursery died.
+            WorkerError: the system starts no more processes.
         """
         ours, theirs = socket.socketpair()
         pipe = Connection(ours.detach())
@@ -84,9 +85,13 @@ class Nursery:
             try:
                 self._control.send((FORK, 0))
                 send_descriptor(self._control, theirs.fileno())
-                return self._receive(), pipe
+                worker = self._receive()
             except OSError:
                 raise self._gone() from None
+        if worker < 0:
+            pipe.close()
+            raise WorkerError(f"A worker process could not be started: {os.strerror(-worker)}.")
+        return worker, pipe
 
     def end(self, worker: int) -> int:
         """Kill a worker; its exit code, or minus the signal that had ended it before.

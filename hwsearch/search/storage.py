@@ -25,7 +25,7 @@ from hwsearch.errors import HwsearchError, UsageError
 
 HEARTBEAT_S = 15
 GRACE_S = 60  # a worker that is silent for so long counts as gone
-MOST_RETRIES = 3  # a trial that ended so many workers is given up
+MOST_RETRIES = 3  # of a trial whose worker died; then it is given up
 WORKER, CHOSEN = "worker", "subnet"  # attributes of a trial: whose it is, and what it is about
 SQLITE_PATIENCE_S = 60  # workers on one file wait for each other
 JOURNAL = "journal://"

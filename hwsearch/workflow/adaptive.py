@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from hwsearch.records import SubnetConfig, Target
 from hwsearch.supernet.supernet import Supernet
 
 CANDIDATES = 1024
+
+StoppedBy = Literal["asked error", "noise floor", "most samples", "all measured"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,12 @@ class Standing:
     error_percent: float
     noise_floor_percent: float | None
 
-    def reaches(self, goal: Goal) -> bool:
-        """Whether the asked error or the noise floor is reached."""
-        return self.error_percent <= max(goal.error_percent, self.noise_floor_percent or 0.0)
+    def reached(self, goal: Goal) -> StoppedBy | None:
+        """Which of the asked error and the noise floor is reached; None: neither."""
+        if self.error_percent <= goal.error_percent:
+            return "asked error"
+        floor = self.noise_floor_percent
+        return "noise floor" if floor is not None and self.error_percent <= floor else None
 
     def __str__(self) -> str:
         floor = self.noise_floor_percent

@@ -16,7 +16,7 @@ from hwsearch.profiles import Profile, ProfileStore
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import SubnetConfig, Target
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.adaptive import Goal, fitted, most_telling, standing
+from hwsearch.workflow.adaptive import Goal, StoppedBy, fitted, most_telling, standing
 from hwsearch.workflow.timing import ATTEMPTS, Stopwatch
 from hwsearch.workflow.workspace import Workspace
 
@@ -33,8 +33,9 @@ class ProfileSummary:
     any, and those whose figures are all marked. `last_error` is what befell one that failed.
     `fastest_ms` and `slowest_ms` are of those to rely on; None where there are none.
 
-    `error_percent` is the cross-validated error of a latency predictor on it; None where it was
-    not asked for, or where there are too few measurements to fit one.
+    `error_percent` is the cross-validated error of a latency predictor on it, and `stopped_by` is
+    why no more was measured; None where no error was asked for, or where there are too few
+    measurements to fit one.
     """
 
     target: Target
@@ -47,6 +48,7 @@ class ProfileSummary:
     fastest_ms: float | None
     slowest_ms: float | None
     error_percent: float | None = None
+    stopped_by: StoppedBy | None = None
 
 
 def profile_supernet(
@@ -76,7 +78,7 @@ def profile_supernet(
             are measured already.
         subnets: measure these in place of a sample; the first quarter of them twice.
         goal: when to stop measuring further ones; None measures no others. With a goal, the sample
-            has as many as a predictor needs at least.
+            has no more than its most, and as many as a predictor needs at least.
         settings: how carefully to measure.
         seed: chooses the subnets.
         allow_stale: add to a profile that was begun under other versions.
@@ -92,20 +94,27 @@ def profile_supernet(
     stopwatch = Stopwatch(supernet, store, settings or SessionSettings(seed=seed), progress)
     drawn = subnets is None
     if subnets is None:
-        count = max(samples, MIN_SAMPLES) if goal else samples
+        count = max(min(samples, goal.max_samples), MIN_SAMPLES) if goal else samples
         subnets = stratified_sample(supernet.space, supernet.geometry, count, seed=seed)
     _measure_twice(stopwatch, list(dict.fromkeys(subnets)), drawn=drawn)
-    error = _measure_until(goal, supernet, stopwatch, seed=seed) if goal else None
-    store.learn_corrections(
-        supernet.id,
-        lambda profile: learn_session_errors(
-            profile.measurements, _expected_ms(fitted(supernet, target, profile))
-        ),
-    )
+    error, stopped_by = None, None
+    if goal is not None:
+        error, stopped_by = _measure_until(goal, supernet, stopwatch, seed=seed)
+    _corrected(supernet, store)
     summary = summarise_profile(supernet, store)
     if not summary.measured and not summary.drifted:
         raise ProfileError(stopwatch.profile.why_empty(supernet.id, target))
-    return replace(summary, error_percent=error)
+    return replace(summary, error_percent=error, stopped_by=stopped_by)
+
+
+def _corrected(supernet: Supernet, store: ProfileStore) -> Profile:
+    """The profile, with corrections that are learnt from all that it holds."""
+    return store.learn_corrections(
+        supernet.id,
+        lambda profile: learn_session_errors(
+            profile.measurements, _expected_ms(fitted(supernet, store.target, profile))
+        ),
+    )
 
 
 def _measure_twice(stopwatch: Stopwatch, wanted: Sequence[SubnetConfig], *, drawn: bool) -> None:
@@ -127,21 +136,26 @@ def _measure_twice(stopwatch: Stopwatch, wanted: Sequence[SubnetConfig], *, draw
 
 def _measure_until(
     goal: Goal, supernet: Supernet, stopwatch: Stopwatch, *, seed: int
-) -> float | None:
-    """Measure group after group; the error that was reached in percent."""
+) -> tuple[float, StoppedBy] | tuple[None, None]:
+    """Measure group after group; the error that was reached in percent, and why it stopped there.
+
+    Errors and the noise floor are of latencies as they are told afterwards: corrected by what each
+    group newly shows.
+    """
     progress = stopwatch.progress
     while True:
-        profile = stopwatch.profile
+        profile = _corrected(supernet, stopwatch.store)
         predictor = fitted(supernet, stopwatch.store.target, profile)
         if predictor is None:
             progress.log("Too few subnets could be measured for a latency predictor.")
-            return None
+            return None, None
         now = standing(predictor, profile)
         progress.log(f"{now}.")
         tried = [measurement.subnet_id for measurement in profile.measurements]
         room = goal.max_samples - len(set(tried))
-        if now.reaches(goal) or room <= 0:
-            return now.error_percent
+        stopped_by = now.reached(goal) or ("most samples" if room <= 0 else None)
+        if stopped_by is not None:
+            return now.error_percent, stopped_by
         chosen = most_telling(
             supernet,
             predictor,
@@ -150,8 +164,8 @@ def _measure_until(
             near_ms=goal.near_ms,
             seed=seed,
         )
-        if not chosen:  # all subnets of a small space are measured
-            return now.error_percent
+        if not chosen:  # of a small space
+            return now.error_percent, "all measured"
         _measure_twice(stopwatch, chosen, drawn=False)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +18,10 @@ from hwsearch.profiler.session import SessionReport, SessionSettings, Subject, m
 from hwsearch.profiler.supervisor import Nursery
 from hwsearch.profiles import Profile, ProfileStore, ReferenceAnchor, held_against
 from hwsearch.progress import Progress
-from hwsearch.records import Drift, Measurement, SubnetConfig, Target
+from hwsearch.records import Drift, Measurement, SubnetConfig
 from hwsearch.runtime.gpus import is_on_gpu
-from hwsearch.runtime.model_files import export_decoder_for, export_encoder_for, model_suffix
 from hwsearch.supernet.supernet import Supernet
-from hwsearch.workflow.scratch import scratch_folder
+from hwsearch.workflow.subjects import as_opened, exported
 
 ATTEMPTS = 3  # what could not be told apart from the machine's unrest gets another chance,
 MOST_FAILURES = 2  # and what failed, as where memory was short for a moment, one other
@@ -88,7 +87,7 @@ class Stopwatch:
                 seconds = (time.monotonic() - begin) * (len(configs) / len(found) - 1)
                 self.progress.log(
                     f"{len(found)} of {len(configs)} subnets: "
-                    f"{', '.join([_describe(report), *_other_speed(measured)])}; "
+                    f"{', '.join([_describe(report), *self._other_speed(measured)])}; "
                     f"about {_duration(seconds)} left."
                 )
         return found
@@ -125,11 +124,17 @@ class Stopwatch:
         Raises:
             ProfileError: they, or the reference, can't be run.
         """
-        with self._exported([self.reference]) as (reference,), _to_open(subject, self) as files:
+        with (
+            self._exported([self.reference]) as (reference,),
+            as_opened(subject, self.store.target) as files,
+        ):
             rows: list[Measurement] = []
             for _ in range(ATTEMPTS):
                 if not _settled(rows):
-                    rows += self.time([files], reference=reference)
+                    # On a GPU a bundle's engine, which takes any number of prompts, is another than
+                    # the profile's: its latency is no repeat of the subnet's.
+                    kept = not is_on_gpu(self.store.target)
+                    rows += self.time([files], reference=reference, kept=kept)
         measurement = _latest(rows)
         if measurement.error is not None:
             raise ProfileError(_untimed(measurement))
@@ -137,10 +142,15 @@ class Stopwatch:
         return measurement
 
     def time(
-        self, subjects: Sequence[Subject], *, reference: Subject, repeat: int | None = None
+        self,
+        subjects: Sequence[Subject],
+        *,
+        reference: Subject,
+        repeat: int | None = None,
+        kept: bool = True,
     ) -> list[Measurement]:
-        """Time files that exist already, and store each measurement."""
-        return self._time(subjects, reference, repeat=repeat)[0]
+        """Time files that exist already, and store each measurement if it is to be kept."""
+        return self._time(subjects, reference, repeat=repeat, kept=kept)[0]
 
     def _time(
         self,
@@ -149,6 +159,7 @@ class Stopwatch:
         *,
         repeat: int | None,
         drawn: bool = False,
+        kept: bool = True,
         nursery: Nursery | None = None,
     ) -> tuple[list[Measurement], SessionReport]:
         profile = self.profile
@@ -163,7 +174,8 @@ class Stopwatch:
                 agreed = agreed or self._agreed_anchor(measurement.drift, reference.subnet)
                 measurement = held_against(measurement, agreed.anchor_ms)
             numbered = measurement.model_copy(update={"repeat": number, "drawn": drawn})
-            self.store.append(numbered)
+            if kept:
+                self.store.append(numbered)
             found.append(corrected_by(numbered, profile.drift_share))
 
         return found, self._session(subjects, reference, keep, repeat or 0, nursery)
@@ -260,83 +272,28 @@ class Stopwatch:
                 f"Warning: the machine was too restless in all {ATTEMPTS} attempts to measure "
                 f"{drifted} of {len(measurements)} subnets; leave it alone for figures to rely on."
             )
-        for speed in _other_speed(measurements):
+        for speed in self._other_speed(measurements):
             self.progress.log(
                 f"Warning: {speed}, and latencies are told as of that session. Where this machine "
                 "is another, or will stay as it is now, begin anew in another --workspace."
             )
 
+    def _other_speed(self, measurements: Sequence[Measurement]) -> list[str]:
+        """How the reference stands to its latency at first, where it is far from it; else nothing.
 
-@contextmanager
-def _to_open(subject: Subject, stopwatch: Stopwatch) -> Iterator[Subject]:
-    """The files of a subject that its target opens.
-
-    On a GPU, these are the engines beside the ONNX files. Where there are none, they are built in a
-    temporary folder, since a bundle holds nothing that its manifest does not name.
-    """
-    if not is_on_gpu(stopwatch.store.target):
-        yield subject
-        return
-    with scratch_folder() as folder:
-        files = [_engine_or_link(path, folder) for path in (subject.encoder, subject.decoder)]
-        yield replace(subject, encoder=files[0], decoder=files[1])
-
-
-def _engine_or_link(path: Path, folder: Path) -> Path:
-    engine = path.with_suffix(".engine")
-    if engine.exists():
-        return engine
-    for part in path.parent.glob(f"{path.name}*"):  # and the weights beside it
-        (folder / part.name).symlink_to(part.absolute())
-    return folder / path.name
+        Both are those of the machine's usual speed in a session. The anchor is that of its best.
+        """
+        known = [row for row in self.profile.measurements if row.drift is not None]
+        first_ms = _reference_ms([row for row in known if row.session_id == known[0].session_id])
+        ratio = _reference_ms(measurements) / first_ms
+        if not abs(ratio - 1) > ANOTHER_SPEED:  # nor where nothing is known
+            return []
+        return [f"the reference took {ratio:.2f} times what it took in the profile's first session"]
 
 
 def steady(measurement: Measurement | None) -> bool:
     """Whether a measurement is there, and not marked."""
     return measurement is not None and measurement.error is None and not measurement.drifted
-
-
-@contextmanager
-def exported(
-    supernet: Supernet,
-    configs: Sequence[SubnetConfig],
-    target: Target,
-    progress: Progress,
-    *,
-    kept: Mapping[SubnetConfig, Path] | None = None,
-) -> Iterator[list[Subject]]:
-    """Subnets' files for a target in a temporary folder, one decoder for each resolution.
-
-    Those of the subnets in `kept` are written into folders that stay, anew each time: what an older
-    version or a killed session left there is not to be timed.
-    """
-    kept = kept or {}
-    with scratch_folder() as folder:
-        subjects: dict[SubnetConfig, Subject] = {}
-        decoders: set[Path] = set()
-        with progress.task("exporting", len(configs)) as advance:
-            for config in configs:
-                if config not in subjects:
-                    place = kept.get(config, folder)
-                    place.mkdir(parents=True, exist_ok=True)
-                    subjects[config] = _export_subject(supernet, config, target, place, decoders)
-                advance(1, config.id)
-        yield [subjects[config] for config in configs]
-
-
-def _export_subject(
-    supernet: Supernet, config: SubnetConfig, target: Target, folder: Path, decoders: set[Path]
-) -> Subject:
-    """Write a subnet's encoder, and its resolution's decoder unless it is among `decoders`."""
-    sam = supernet.extract(config)
-    suffix = model_suffix(target)
-    encoder = folder / f"{config.id}-encoder{suffix}"
-    decoder = folder / f"decoder-{config.resolution}{suffix}"
-    export_encoder_for(target, sam, encoder, name=config.id)
-    if decoder not in decoders:
-        export_decoder_for(target, sam, decoder, name=supernet.id)
-        decoders.add(decoder)
-    return Subject(subnet=config, encoder=encoder, decoder=decoder)
 
 
 def _steady_counts(profile: Profile) -> dict[str, int]:
@@ -379,13 +336,10 @@ def _describe(report: SessionReport) -> str:
     return ", ".join([f"{rounds} rounds, {width}drift {drift:.0f} %", *faults])
 
 
-def _other_speed(measurements: Sequence[Measurement]) -> list[str]:
-    """How the reference stands to its anchor, where it is far from it; else nothing."""
-    ratios = [row.drift.around_ms / row.drift.anchor_ms for row in measurements if row.drift]
-    ratio = np.median(ratios or [1.0])
-    if abs(ratio - 1) <= ANOTHER_SPEED:
-        return []
-    return [f"the reference took {ratio:.2f} times what it took in the profile's first session"]
+def _reference_ms(measurements: Sequence[Measurement]) -> float:
+    """What the reference took beside them; not a number where there are none."""
+    found = [row.drift.group_ms or row.drift.around_ms for row in measurements if row.drift]
+    return float(np.median(found)) if found else math.nan
 
 
 def _duration(seconds: float) -> str:

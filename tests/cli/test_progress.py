@@ -1,9 +1,14 @@
 """How long work tells how far it is."""
 
+import pytest
+
 from hwsearch.cli.progress import RichProgress
 
 
-def test_lines_tell_how_far_tasks_are_where_no_bar_can_be_drawn(capsys):
+@pytest.mark.parametrize("forced", [False, True])
+def test_lines_tell_how_far_tasks_are_where_no_bar_can_be_drawn(capsys, monkeypatch, forced):
+    if forced:  # as a CI does, whose log is a file all the same
+        monkeypatch.setenv("FORCE_COLOR", "1")
     with (
         RichProgress(seconds_between_lines=0) as progress,
         progress.task("measuring", 32) as measured,

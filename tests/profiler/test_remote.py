@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from fakes import make_subject
-from troubles import open_runner
+from troubles import RefusedForks, open_runner
 
 from hwsearch.errors import DeviceError, HwsearchError, ProfileError
 from hwsearch.profiler.failures import NurseryError, WorkerError
@@ -139,6 +141,23 @@ def test_the_death_of_the_nursery_is_nobody_elses_failure(tmp_path: Path) -> Non
         nursery_process(nursery, worker).kill()
         with pytest.raises(NurseryError, match="run the command again"):
             run([troubled(tmp_path, 0)], troubled(tmp_path, 99), nursery)
+
+
+def test_where_no_more_processes_can_be_had_groups_are_smaller(tmp_path: Path) -> None:
+    subjects = [troubled(tmp_path, number) for number in range(4)]
+    with Nursery(RefusedForks({3})) as nursery:  # the reference's is the first, number 0
+        report, found = run(subjects, troubled(tmp_path, 99), nursery)
+    assert len(report.rounds) == 2
+    assert (report.measured, report.failed) == (4, 0)
+    assert found.keys() == {subject.subnet.id for subject in subjects}
+
+
+def test_a_subject_without_any_process_is_a_record_that_says_so(tmp_path: Path) -> None:
+    with Nursery(RefusedForks({1})) as nursery:
+        report, found = run([troubled(tmp_path, 0)], troubled(tmp_path, 99), nursery)
+    (row,) = found.values()
+    assert row.error == f"A worker process could not be started: {os.strerror(errno.EAGAIN)}."
+    assert report.failed == 1
 
 
 def test_an_opener_that_does_not_load_is_a_sentence() -> None:

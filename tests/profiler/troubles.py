@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
 import signal
@@ -56,6 +58,26 @@ TROUBLES = {
 
 def open_runner(path: Path) -> TroubledRunner:
     return TroubledRunner(path)
+
+
+class RefusedForks:
+    """Opens runners; in the process that it is sent to, forks of these numbers are refused."""
+
+    def __init__(self, refused: set[int]) -> None:
+        self.refused = refused
+
+    def __setstate__(self, state: dict[str, set[int]]) -> None:
+        numbers, fork = itertools.count(), os.fork
+
+        def counted() -> int:
+            if next(numbers) in state["refused"]:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return fork()
+
+        os.fork = counted
+
+    def __call__(self, path: Path) -> TroubledRunner:
+        return open_runner(path)
 
 
 class TroubledRunner:

@@ -1,5 +1,6 @@
 """On a GPU, the reference's engine stays, and a bundle's own engines are timed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tiny import tiny_supernet
 from hwsearch.profiler.session import SessionSettings, Subject
 from hwsearch.profiles import ProfileStore
 from hwsearch.progress import SilentProgress
-from hwsearch.records import Target
+from hwsearch.records import Measurement, Target
 from hwsearch.workflow.timing import Stopwatch
 
 TARGET = Target(
@@ -83,6 +84,30 @@ def test_a_bundles_engines_are_timed_as_they_are_shipped(
     assert timed[0].decoder == folder / "decoder.engine"
     assert timed[0].subnet == subject.subnet
     assert timed[1].encoder.suffix == ".onnx"
+
+
+def test_a_bundles_engine_is_no_repeat_of_the_profiles(
+    stopwatch: Stopwatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measure(
+        given: list[Subject], *, on_measurement: Callable[[Measurement], None], **_: object
+    ) -> None:
+        on_measurement(
+            Measurement(
+                session_id="s",
+                supernet_id=stopwatch.supernet.id,
+                target=TARGET,
+                subnet_id=given[0].subnet.id,
+                subnet=given[0].subnet,
+                repeat=0,
+                encoder_ms=1.0,
+                decoder_ms=0.5,
+            )
+        )
+
+    monkeypatch.setattr("hwsearch.workflow.timing.measure", measure)
+    assert stopwatch.time_files(bundle(stopwatch, tmp_path)).latency_ms() == 1.5
+    assert not stopwatch.profile.measurements
 
 
 def test_nothing_is_built_inside_a_bundle_without_engines(

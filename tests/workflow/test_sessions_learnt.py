@@ -9,7 +9,7 @@ from hwsearch.predictor import crossvalidation
 from hwsearch.profiles import ProfileStore, ReferenceAnchor
 from hwsearch.records import Drift, Measurement, Target
 from hwsearch.workflow import profile
-from hwsearch.workflow.adaptive import Goal
+from hwsearch.workflow.adaptive import Goal, fitted
 from hwsearch.workflow.profile import profile_supernet
 from hwsearch.workflow.timing import Stopwatch
 from hwsearch.workflow.workspace import Workspace
@@ -89,6 +89,20 @@ def test_what_was_chosen_to_teach_a_predictor_does_not_count_as_chance(tmp_path,
     assert len({row.subnet_id for row in chosen}) > GROUP
     assert all(row.drift.session_correction == 0 for row in chosen)
     assert any(row.drift.session_correction for row in rows)
+
+
+def test_the_error_that_it_stops_at_is_that_of_the_latencies_it_leaves(tmp_path):
+    summary = profile_supernet(
+        SUPERNET,
+        target=TARGET,
+        workspace=Workspace(tmp_path),
+        samples=48,
+        goal=Goal(error_percent=50, max_samples=60),
+    )
+    left = ProfileStore(Workspace(tmp_path).profiles, TARGET).read(SUPERNET.id)
+    assert any(row.drift.session_correction for row in left.measurements)
+    assert summary.stopped_by == "asked error"
+    assert summary.error_percent == fitted(SUPERNET, TARGET, left).cv_.mape_percent
 
 
 def test_what_was_learnt_is_kept_when_another_sample_is_measured(tmp_path):

@@ -22,7 +22,7 @@ from hwsearch.runtime.model_files import reads_plain_onnx
 from hwsearch.runtime.onnx_export import read_metadata
 from hwsearch.runtime.tensorrt import Flavour, TensorRT
 from hwsearch.workflow import export
-from hwsearch.workflow.timing import exported
+from hwsearch.workflow.subjects import exported
 from hwsearch.workflow.workspace import Workspace
 
 

@@ -276,16 +276,23 @@ def test_another_speed_than_the_profile_s_is_told(tmp_path, monkeypatch, slownes
     """Figures go on in the scale of the first session, which may be another machine's."""
     progress = Listener()
     watch = stopwatch(tmp_path, progress=progress)
-    largest = watch.supernet.space.largest
+    space = watch.supernet.space
 
-    def slowly(subjects, *, on_measurement, **conditions):
-        def at_that_speed(row):
-            drift = row.drift.model_copy(update={"around_ms": slowness * row.drift.anchor_ms})
-            on_measurement(row.model_copy(update={"drift": drift}))
+    def at_speed(usual_ms):
+        def measured(subjects, *, on_measurement, **conditions):
+            def at_that_speed(row):
+                # At its best the machine is faster: a typical turn takes longer than the anchor.
+                speed = {"around_ms": usual_ms, "group_ms": usual_ms, "anchor_ms": 5.0}
+                on_measurement(row.model_copy(update={"drift": row.drift.model_copy(update=speed)}))
 
-        return measure(subjects, on_measurement=at_that_speed, **conditions)
+            return measure(subjects, on_measurement=at_that_speed, **conditions)
 
-    monkeypatch.setattr(timing, "measure", slowly)
-    watch.latencies_ms([largest])
+        monkeypatch.setattr(timing, "measure", measured)
+
+    at_speed(10.0)
+    watch.latencies_ms([space.smallest])
+    assert not [line for line in progress.lines if "times what it took" in line]
+    at_speed(slowness * 10.0)
+    watch.latencies_ms([space.largest])
     told = [line for line in progress.lines if f"took {slowness:.2f} times" in line]
     assert len(told) == (2 if is_told else 0)  # as it goes, and as a warning

@@ -79,6 +79,7 @@ def test_a_goal_that_is_reached_measures_no_more(tmp_path):
     summary = profiled(tmp_path, Goal(error_percent=20, max_samples=60))
     assert summary.measured == 11  # one hangs
     assert summary.error_percent <= 20
+    assert summary.stopped_by == "asked error"
 
 
 def test_it_measures_on_to_the_most_and_nothing_twice(tmp_path, noise):
@@ -89,7 +90,14 @@ def test_it_measures_on_to_the_most_and_nothing_twice(tmp_path, noise):
         patch.setattr("hwsearch.workflow.adaptive.noise_floor", lambda rows: None)
         summary = profiled(tmp_path, unreachable)
     assert summary.measured == 21  # one hangs
+    assert summary.stopped_by == "most samples"
     assert set(times_measured(tmp_path).values()) == {1}
+
+
+@pytest.mark.usefixtures("noise")
+def test_the_sample_has_no_more_than_the_most(tmp_path):
+    profiled(tmp_path, Goal(error_percent=20, max_samples=10), samples=32)
+    assert len(times_measured(tmp_path)) == 10
 
 
 def test_an_error_at_the_noise_floor_will_do(tmp_path, noise):
@@ -97,6 +105,7 @@ def test_an_error_at_the_noise_floor_will_do(tmp_path, noise):
     summary = profiled(tmp_path, Goal(error_percent=1e-3, max_samples=100))
     assert summary.measured < 100
     assert summary.error_percent <= summary.noise_floor_percent
+    assert summary.stopped_by == "noise floor"
 
 
 def test_it_goes_on_where_it_was(tmp_path, noise):
