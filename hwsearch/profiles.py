@@ -285,8 +285,8 @@ class ProfileStore:
             return None
         except UsageError as error:
             raise ProfileError(
-                f"{self._target_file} is damaged: {error} Delete it and run `hwsearch profile` "
-                "again: measurements stay, and what is learnt from them is learnt anew."
+                f"{self._target_file} is damaged: {error} It holds the scale of all latencies: "
+                "restore it from a copy, or profile anew in another --workspace."
             ) from None
 
     def _ensure_target(self) -> StoredTarget:

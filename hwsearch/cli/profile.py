@@ -142,7 +142,7 @@ def profile(
 _WHY = {
     "asked error": ", as asked",
     "noise floor": ", at the noise floor",
-    "most samples": ": more than asked, but --max-samples subnets are measured",
+    "most samples": ": more than asked, but --max-samples subnets were tried",
     "all measured": ": more than asked, but the space has no more subnets",
 }
 

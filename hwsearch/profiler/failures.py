@@ -15,6 +15,10 @@ class NurseryError(ProfileError):
     """No worker process can be had any more, so that nothing can be timed."""
 
 
+class NoProcessError(NurseryError):
+    """The system starts no more processes for now."""
+
+
 def reason(error: BaseException) -> str:
     """The sentence of an error of hwsearch, else the type and the first line of the message."""
     if isinstance(error, HwsearchError):

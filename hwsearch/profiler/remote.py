@@ -46,8 +46,7 @@ class Worker:
         process: the number of the process.
 
     Raises:
-        NurseryError: the nursery died.
-        WorkerError: the system starts no more processes.
+        NurseryError: the nursery died, or the system starts no more processes.
     """
 
     def __init__(self, nursery: Nursery, *, deadline_s: float) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hwsearch.errors import ProfileError
 from hwsearch.profiler.conditions import GpuWatch, capture_conditions
-from hwsearch.profiler.failures import NurseryError, WorkerError, reason
+from hwsearch.profiler.failures import NoProcessError, NurseryError, reason
 from hwsearch.profiler.findings import Origin, judge_group
 from hwsearch.profiler.pair import Clock, Host, LocalHost, OpenRunner, Pair, Subject, open_pair
 from hwsearch.profiler.remote import Worker
@@ -252,11 +252,10 @@ def _time_group(
             advance(0, note=f"opening {subject.subnet.id}, {number + 1} of {len(group)}")
             try:
                 hosts[number] = stack.enter_context(session.new_host())
-            except WorkerError as error:
-                if hosts:
-                    break
-                failures[number] = error
-                continue
+            except NoProcessError:
+                if not hosts:
+                    raise
+                break
             try:
                 pairs[number] = _open(session, subject, hosts[number])
             except NurseryError:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from hwsearch.errors import DeviceError
-from hwsearch.profiler.failures import NurseryError, WorkerError, first_line
+from hwsearch.profiler.failures import NoProcessError, NurseryError, first_line
 from hwsearch.profiler.nursery import END, FORK, send_descriptor
 from hwsearch.records import Runtime, Target
 from hwsearch.runtime.open import open_runner
@@ -77,7 +77,7 @@ class Nursery:
 
         Raises:
             NurseryError: the nursery died.
-            WorkerError: the system starts no more processes.
+            NoProcessError: the system starts no more processes.
         """
         ours, theirs = socket.socketpair()
         pipe = Connection(ours.detach())
@@ -90,7 +90,10 @@ class Nursery:
                 raise self._gone() from None
         if worker < 0:
             pipe.close()
-            raise WorkerError(f"A worker process could not be started: {os.strerror(-worker)}.")
+            raise NoProcessError(
+                f"A worker process could not be started: {os.strerror(-worker)}. Let the system "
+                "have more of them, and run the command again; it goes on where it was."
+            )
         return worker, pipe
 
     def end(self, worker: int) -> int:

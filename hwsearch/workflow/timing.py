@@ -274,8 +274,9 @@ class Stopwatch:
             )
         for speed in self._other_speed(measurements):
             self.progress.log(
-                f"Warning: {speed}, and latencies are told as of that session. Where this machine "
-                "is another, or will stay as it is now, begin anew in another --workspace."
+                f"Warning: {speed}, and latencies are told in the scale of that session. Where "
+                "this machine is another, or will stay as it is now, begin anew in another "
+                "--workspace."
             )
 
     def _other_speed(self, measurements: Sequence[Measurement]) -> list[str]:
@@ -283,7 +284,8 @@ class Stopwatch:
 
         Both are those of the machine's usual speed in a session. The anchor is that of its best.
         """
-        known = [row for row in self.profile.measurements if row.drift is not None]
+        rows = [row for row in self.profile.measurements if row.drift is not None]
+        known = [row for row in rows if not row.drifted] or rows
         first_ms = _reference_ms([row for row in known if row.session_id == known[0].session_id])
         ratio = _reference_ms(measurements) / first_ms
         if not abs(ratio - 1) > ANOTHER_SPEED:  # nor where nothing is known

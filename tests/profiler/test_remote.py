@@ -152,12 +152,12 @@ def test_where_no_more_processes_can_be_had_groups_are_smaller(tmp_path: Path) -
     assert found.keys() == {subject.subnet.id for subject in subjects}
 
 
-def test_a_subject_without_any_process_is_a_record_that_says_so(tmp_path: Path) -> None:
-    with Nursery(RefusedForks({1})) as nursery:
-        report, found = run([troubled(tmp_path, 0)], troubled(tmp_path, 99), nursery)
-    (row,) = found.values()
-    assert row.error == f"A worker process could not be started: {os.strerror(errno.EAGAIN)}."
-    assert report.failed == 1
+@pytest.mark.parametrize("refused", [{0}, {1, 2}], ids=["reference", "all subjects"])
+def test_a_lack_of_processes_is_no_subjects_failure(tmp_path: Path, refused: set[int]) -> None:
+    subjects = [troubled(tmp_path, number) for number in range(2)]
+    sentence = rf"could not be started: {os.strerror(errno.EAGAIN)}\..* it goes on where it was"
+    with Nursery(RefusedForks(refused)) as nursery, pytest.raises(NurseryError, match=sentence):
+        run(subjects, troubled(tmp_path, 99), nursery)
 
 
 def test_an_opener_that_does_not_load_is_a_sentence() -> None:
