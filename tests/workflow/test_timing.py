@@ -271,28 +271,40 @@ def test_a_failure_takes_no_latency_s_place(tmp_path, monkeypatch, course, is_kn
     assert list(attempts) == []
 
 
+def at_usual_speed(monkeypatch, usual_ms, *, drifted=False):
+    """Have the reference take so long beside what is timed from now on."""
+
+    def measured(subjects, *, on_measurement, **conditions):
+        def at_that_speed(row):
+            # At its best the machine is faster: a typical turn takes longer than the anchor.
+            speed = {"around_ms": usual_ms, "group_ms": usual_ms, "anchor_ms": 5.0}
+            drift = row.drift.model_copy(update=speed)
+            on_measurement(row.model_copy(update={"drift": drift, "drifted": drifted}))
+
+        return measure(subjects, on_measurement=at_that_speed, **conditions)
+
+    monkeypatch.setattr(timing, "measure", measured)
+
+
 @pytest.mark.parametrize(("slowness", "is_told"), [(1.0, False), (3.0, True), (0.3, True)])
 def test_another_speed_than_the_profile_s_is_told(tmp_path, monkeypatch, slowness, is_told):
     """Figures go on in the scale of the first session, which may be another machine's."""
     progress = Listener()
     watch = stopwatch(tmp_path, progress=progress)
-    space = watch.supernet.space
-
-    def at_speed(usual_ms):
-        def measured(subjects, *, on_measurement, **conditions):
-            def at_that_speed(row):
-                # At its best the machine is faster: a typical turn takes longer than the anchor.
-                speed = {"around_ms": usual_ms, "group_ms": usual_ms, "anchor_ms": 5.0}
-                on_measurement(row.model_copy(update={"drift": row.drift.model_copy(update=speed)}))
-
-            return measure(subjects, on_measurement=at_that_speed, **conditions)
-
-        monkeypatch.setattr(timing, "measure", measured)
-
-    at_speed(10.0)
-    watch.latencies_ms([space.smallest])
+    at_usual_speed(monkeypatch, 10.0)
+    watch.latencies_ms([watch.supernet.space.smallest])
     assert not [line for line in progress.lines if "times what it took" in line]
-    at_speed(slowness * 10.0)
-    watch.latencies_ms([space.largest])
+    at_usual_speed(monkeypatch, slowness * 10.0)
+    watch.latencies_ms([watch.supernet.space.largest])
     told = [line for line in progress.lines if f"took {slowness:.2f} times" in line]
     assert len(told) == (2 if is_told else 0)  # as it goes, and as a warning
+
+
+def test_a_first_session_that_was_too_restless_is_none_to_go_by(tmp_path, monkeypatch):
+    progress = Listener()
+    watch = stopwatch(tmp_path, progress=progress)
+    at_usual_speed(monkeypatch, 14.0, drifted=True)
+    watch.measure_all([watch.supernet.space.smallest])
+    at_usual_speed(monkeypatch, 10.0)
+    watch.latencies_ms([watch.supernet.space.smallest, watch.supernet.space.largest])
+    assert not [line for line in progress.lines if "times what it took" in line]
