@@ -13,7 +13,7 @@ from tiny import tiny_supernet
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import ProfileStore
 from hwsearch.records import Target
-from hwsearch.workflow.profile import MIN_REPEATED, profile_supernet
+from hwsearch.workflow.profile import profile_supernet
 from hwsearch.workflow.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,10 @@ QUICK = SessionSettings(
     warmup_s=0.0, min_rounds=2, max_rounds=2, group_size=2, slice_s=0.0, max_half_width=1e9,
     max_drift=1e9,
 )  # fmt: skip
-KILLS, SAMPLES = 10, 6
+SAMPLES, REPEATED = 12, 3
+# What each kill waits for, so that every kind of moment is met however fast the machine is:
+# nothing (files and the nursery are made then), workers at work, a line that was just written.
+KILLS = (*["start"] * 3, *["workers", "line"] * 3, "workers")
 MARK = "HWSEARCH_KILLED_PROFILE"
 
 
@@ -64,22 +67,42 @@ def stored(file: Path) -> bytes:
     return file.read_bytes() if file.exists() else b""
 
 
+def has_ended(process: int) -> bool:
+    """Whether a child has ended by itself; it can still be waited for."""
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def comes_to(moment: str, process: int, file: Path) -> bool:
+    """Wait for a moment of a profile; False if the profile ends before it."""
+    before = len(stored(file))
+    while not has_ended(process):
+        if moment == "start":
+            return True
+        if moment == "line" and len(stored(file)) > before:
+            return True
+        # The nursery is the profile's child and the workers are the nursery's.
+        if moment == "workers" and len(psutil.Process(process).children(recursive=True)) > 1:
+            return True
+        time.sleep(0.005)
+    return False
+
+
 def test_ten_kills_lose_no_line_and_measure_nothing_twice(tmp_path):
     workspace = Workspace(tmp_path)
     file = ProfileStore(workspace.profiles, TARGET).measurements_file(tiny_supernet().id)
     draws = random.Random(4)
-    kept, seen = b"", 0
-    for kill in range(KILLS):
+    kept, met = b"", set()
+    for moment in KILLS:
         process = start(workspace)
-        # The first kills come while the files and the nursery are made, later ones anywhere.
-        time.sleep(draws.uniform(0.0, 0.4 + 0.2 * kill))
-        seen = max(seen, len(left_behind(workspace)))
+        if comes_to(moment, process, file):
+            met.add(moment)
+        time.sleep(draws.uniform(0.0, {"start": 0.6, "workers": 0.2, "line": 0.01}[moment]))
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         now = stored(file)
         assert now.startswith(kept), "a line was lost"
         kept = now[: now.rfind(b"\n") + 1]
-    assert seen >= 2, "no kill fell into a time with workers"
+    assert met == set(KILLS)
 
     assert os.waitpid(start(workspace), 0)[1] == 0
     assert stored(file).startswith(kept)
@@ -88,8 +111,8 @@ def test_ten_kills_lose_no_line_and_measure_nothing_twice(tmp_path):
     firsts = [row.subnet_id for row in rows if row.repeat == 0]
     again = [row.subnet_id for row in rows if row.repeat == 1]
     assert len(firsts) == len(set(firsts)) == SAMPLES
-    assert len(again) == len(set(again)) == MIN_REPEATED
-    assert len(rows) == SAMPLES + MIN_REPEATED
+    assert len(again) == len(set(again)) == REPEATED
+    assert len(rows) == SAMPLES + REPEATED
     assert (
         max(map(rows.index, (r for r in rows if r.repeat == 0))) < SAMPLES
     )  # the pass comes first
