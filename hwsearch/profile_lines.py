@@ -44,9 +44,13 @@ def parse_lines(content: bytes, path: Path) -> list[Measurement]:
     """All measurements of a file; a last line that was cut short is dropped with a warning.
 
     Raises:
-        ProfileError: another line is damaged; the message has its number.
+        ProfileError: a line is damaged otherwise; the message has its number.
     """
     *lines, tail = content.split(b"\n")
+    if not tail.strip() or not _is_cut_short(tail):
+        lines.append(tail)
+    else:
+        warnings.warn(f"The last line of {path} was cut short and is dropped.", stacklevel=3)
     measurements = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -55,11 +59,6 @@ def parse_lines(content: bytes, path: Path) -> list[Measurement]:
             measurements.append(_measurement(line))
         except UsageError as error:
             raise ProfileError(f"Line {number} of {path} is damaged: {error}") from None
-    if tail.strip():
-        try:
-            measurements.append(_measurement(tail))
-        except UsageError:
-            warnings.warn(f"The last line of {path} was cut short and is dropped.", stacklevel=3)
     return measurements
 
 
@@ -97,12 +96,19 @@ def mend_tail(path: Path) -> None:
         return
     content = path.read_bytes()
     tail = content[content.rfind(b"\n") + 1 :]
-    try:
-        _measurement(tail)
-    except UsageError:
+    if _is_cut_short(tail):
         os.truncate(path, len(content) - len(tail))
     else:
         append_line(path, b"\n")
+
+
+def _is_cut_short(line: bytes) -> bool:
+    """Whether a line ends before its object does; one that is whole may be wrong otherwise."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
 
 
 def _ends_with_break(path: Path) -> bool:

@@ -76,13 +76,16 @@ class Profile:
 
         Args:
             scope: which part of the latency.
-            include_drifted: take measurements that are marked as not to be trusted, too.
+            include_drifted: take measurements that are marked as not to be trusted, too, of
+                subnets that have no other.
         """
-        chosen = {
-            measurement.subnet_id: measurement
-            for measurement in self.measurements
-            if measurement.repeat == 0 and _usable(measurement, include_drifted)
-        }
+        chosen: dict[str, Measurement] = {}
+        for measurement in self.measurements:
+            if measurement.repeat or not _usable(measurement, include_drifted):
+                continue
+            before = chosen.get(measurement.subnet_id)
+            if before is None or before.drifted or not measurement.drifted:
+                chosen[measurement.subnet_id] = measurement
         return (
             [measurement.subnet for measurement in chosen.values()],
             [measurement.latency_ms(scope) for measurement in chosen.values()],

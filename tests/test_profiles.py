@@ -98,6 +98,17 @@ def test_a_whole_last_line_without_its_break_is_kept(store: ProfileStore) -> Non
     assert store.read("fake").measurements == (*measurements, measurement(7))
 
 
+def test_a_whole_last_line_of_a_newer_version_is_not_lost(store: ProfileStore) -> None:
+    fill(store)
+    path = store.measurements_file("fake")
+    path.write_bytes(path.read_bytes() + b'{"schema_version": 2}')
+    before = path.read_bytes()
+    with pytest.raises(ProfileError, match=r"^Line 4 of .* install a newer one"):
+        store.read("fake")
+    store.append(measurement(7))
+    assert path.read_bytes().startswith(before)
+
+
 @pytest.mark.parametrize("damage", ["{", "[1]", "null", '{"schema_version":1}', "\x00\x00"])
 def test_a_damaged_line_is_named(store: ProfileStore, damage: str) -> None:
     fill(store)
@@ -201,6 +212,7 @@ def test_latencies_are_the_last_first_repeat_of_each_subnet() -> None:
             measurement(2, 30.0, drifted=True),
             measurement(3, error="burst"),
             measurement(1, error="burst"),
+            measurement(1, 25.0, drifted=True),
         )
     )
     configs, latencies = profile.latencies()

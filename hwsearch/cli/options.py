@@ -33,7 +33,9 @@ BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Images a run."
 SupernetOption = Annotated[
     str, typer.Option("--supernet", help="A supernet directory, or 'demo' for the shipped one.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Source of all random draws.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Source of all random draws.")
+]
 StaleOption = Annotated[
     bool,
     typer.Option("--allow-stale", help="Accept what was measured under other versions."),

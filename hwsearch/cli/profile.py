@@ -61,7 +61,8 @@ def profile(
     half_width: Annotated[
         float,
         typer.Option(
-            help="End a group before, once 95 % intervals reach no further than this share."
+            min=1e-4,
+            help="End a group before, once 95 % intervals reach no further than this share.",
         ),
     ] = 0.01,
     workspace: WorkspaceOption = Path(),

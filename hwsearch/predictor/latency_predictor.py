@@ -49,9 +49,11 @@ class LatencyPredictor:
         scope: whether they are of encoder and decoder, or of one of them.
         seed: decides the folds of cross-validation.
         source: a fitted predictor of another target, to start from; then five subnets will do.
+        noise_floor_percent: of the measurements that it is fitted on, where known; for its card.
 
     Raises:
-        PredictorError: the source is not fitted, or predicts something else.
+        PredictorError: the source is not fitted, is of this very target, or predicts something
+            else.
     """
 
     model_name_: str
@@ -70,15 +72,17 @@ class LatencyPredictor:
         scope: Scope = "full",
         seed: int = 0,
         source: LatencyPredictor | None = None,
+        noise_floor_percent: float | None = None,
     ) -> None:
         if source is not None:
-            _check_source(source, geometry=geometry, scope=scope)
+            _check_source(source, geometry=geometry, target=target, scope=scope)
         self.geometry = geometry
         self.target = target
         self.supernet_id = supernet_id
         self.scope: Scope = scope
         self.seed = seed
         self.source = source
+        self.noise_floor_percent = noise_floor_percent
 
     @property
     def min_samples(self) -> int:
@@ -193,6 +197,8 @@ class LatencyPredictor:
     def correct(self, configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> LatencyPredictor:
         """A new predictor, fitted on the rows of this one and on further measurements.
 
+        A subnet that it was fitted on before, on however many measurements, counts as one of them.
+
         Raises:
             PredictorError: the predictor is not fitted, or a latency is not positive and finite.
             UsageError: a configuration can't be a subnet of this geometry.
@@ -206,6 +212,7 @@ class LatencyPredictor:
             scope=self.scope,
             seed=self.seed,
             source=self.source,
+            noise_floor_percent=self.noise_floor_percent,
         )
         return new.fit([*self.configs_, *configs], np.concatenate([self.latencies_ms_, added]))
 
@@ -302,7 +309,9 @@ def _resolutions(features: Array) -> NDArray[np.int64]:
     return features[:, place].astype(np.int64)
 
 
-def _check_source(source: LatencyPredictor, *, geometry: SamGeometry, scope: Scope) -> None:
+def _check_source(
+    source: LatencyPredictor, *, geometry: SamGeometry, target: Target, scope: Scope
+) -> None:
     source._check_fitted()
     if source.geometry != geometry:
         raise PredictorError(
@@ -314,18 +323,30 @@ def _check_source(source: LatencyPredictor, *, geometry: SamGeometry, scope: Sco
             f"A predictor of the scope {source.scope} can't be transferred to {scope}: take one of "
             "the same scope."
         )
+    start: LatencyPredictor | None = source
+    while start is not None:
+        if start.target.fingerprint == target.fingerprint:
+            raise _own_source(target)
+        start = start.source
 
 
 def _check_independence(source: LatencyPredictor, latencies_ms: dict[SubnetConfig, float]) -> None:
-    """A source that saw the rows would predict the rows that cross-validation holds out."""
+    """A source that saw the rows would predict the rows that cross-validation holds out.
+
+    Its target may have another name, where a profile was copied.
+    """
     known = zip(source.configs_, source.latencies_ms_.tolist(), strict=True)
     if any(latencies_ms.get(config) == latency for config, latency in known):
-        raise PredictorError(
-            f"The predictor of {source.target.name} to start from was itself fitted on "
-            "measurements of this target: take another target's, or none."
-        )
+        raise _own_source(source.target)
     if source.source is not None:
         _check_independence(source.source, latencies_ms)
+
+
+def _own_source(target: Target) -> PredictorError:
+    return PredictorError(
+        f"The predictor of {target.name} to start from was itself fitted on measurements of this "
+        "target: take another target's, or none."
+    )
 
 
 def _checked_latencies(configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> Array:

@@ -93,9 +93,22 @@ def save_latency_predictor(
     Raises:
         PredictorError: the predictor is not fitted, or the folder can't be written.
     """
+    folder = "/".join(("predictors", *directory.resolve().parts[-2:]))
+    _save(predictor, directory, folder=folder, noise_floor_percent=noise_floor_percent)
+
+
+def _save(
+    predictor: LatencyPredictor, directory: Path, *, folder: str, noise_floor_percent: float | None
+) -> None:
+    """Write one with its sources; `folder` is where its card says that it is."""
     probes = predictor.predict(getattr(predictor, "configs_", ()))
     if predictor.source is not None:
-        save_latency_predictor(predictor.source, directory / SOURCE_FOLDER)
+        _save(
+            predictor.source,
+            directory / SOURCE_FOLDER,
+            folder=f"{folder}/{SOURCE_FOLDER}",
+            noise_floor_percent=predictor.source.noise_floor_percent,
+        )
     training = _training_text(predictor)
     stored = StoredPredictor(
         target=predictor.target,
@@ -112,7 +125,6 @@ def save_latency_predictor(
         models_sha256=_models_sha256(),
         versions=_versions(),
     )
-    folder = "/".join(("predictors", *directory.resolve().parts[-2:]))
     card = card_text(predictor, folder=folder, noise_floor_percent=noise_floor_percent)
     scatter = scatter_svg(
         predictor.latencies_ms_.tolist(),
@@ -168,6 +180,7 @@ def load_latency_predictor(
         scope=stored.scope,
         seed=stored.seed,
         source=_stored_source(stored, folder),
+        noise_floor_percent=stored.noise_floor_percent,
     )
     if target is not None:
         _check_target(predictor, target, allow_stale=allow_stale)
@@ -177,7 +190,7 @@ def load_latency_predictor(
             [row.latency_ms for row in training.rows],
             stored.choice,
         )
-    except (KeyError, UsageError) as error:
+    except (KeyError, ValueError, UsageError) as error:  # scikit-learn's refusals are ValueErrors
         raise _damaged(folder / PREDICTOR_FILE, str(error)) from None
     _check_probes(predictor, stored, folder)
     return predictor
@@ -211,6 +224,8 @@ def _check_probes(predictor: LatencyPredictor, stored: StoredPredictor, folder: 
     if saved.shape != predictor.latencies_ms_.shape or not (saved > 0).all():
         raise _damaged(folder / PREDICTOR_FILE, "its probes are not those of its training rows")
     deviation = float(np.abs(predictor.predict(predictor.configs_) / saved - 1).max())
+    if not np.isfinite(deviation):
+        raise _damaged(folder / PREDICTOR_FILE, "its model predicts no numbers")
     if deviation > PROBE_TOLERANCE:
         then = ", ".join(f"{name} {version}" for name, version in stored.versions.items())
         now = ", ".join(f"{name} {version}" for name, version in _versions().items())

@@ -23,9 +23,11 @@ come back. A worker that waits is blocked in a read and its runtime's threads sl
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +35,8 @@ from typing import Any, Self
 from hwsearch.profiler.failures import NurseryError, WorkerError
 from hwsearch.profiler.supervisor import Nursery
 from hwsearch.runtime.runner import Array, Seconds, TensorSpec
+
+POLL_S = 1.0
 
 
 class Worker:
@@ -86,7 +90,7 @@ class Worker:
             said = self._nursery.words_said
         try:
             self._pipe.send((name, *arguments))
-            if not self._pipe.poll(self._deadline_s):
+            if not _answers(self._pipe, self._deadline_s):
                 raise self._dead(f"gave no answer in {self._deadline_s:g} s and was ended")
             succeeded, answer = self._pipe.recv()
         except (EOFError, OSError):
@@ -167,6 +171,16 @@ class RemoteRunner:
         answer = self._worker.ask(name, self._number, None if same else dict(inputs), *arguments)
         self._sent = dict(inputs)
         return answer
+
+
+def _answers(pipe: Connection, seconds: float) -> bool:
+    """Whether an answer comes in time, asked for bit by bit.
+
+    A clock goes on while Ctrl-Z holds the session and its workers; of the time that they are held,
+    one bit at most counts.
+    """
+    bits = math.ceil(seconds / POLL_S)
+    return any(pipe.poll(seconds / bits) for _ in range(bits))
 
 
 def _same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:

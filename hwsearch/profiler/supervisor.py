@@ -25,6 +25,7 @@ START_S = 120.0
 _MODULES: dict[Runtime, tuple[str, ...]] = {
     "onnxruntime": ("hwsearch.runtime.onnxruntime",),
     "openvino": ("hwsearch.runtime.openvino", "openvino"),
+    "torch": ("hwsearch.runtime.torch_program",),
     "tensorrt": ("hwsearch.runtime.tensorrt_runner", "tensorrt"),
     "tensorrt-rtx": ("hwsearch.runtime.tensorrt_runner", "tensorrt_rtx_bindings"),
 }

@@ -6,7 +6,6 @@ What goes through the pipe is pickled; both ends are this program, and nobody el
 from __future__ import annotations
 
 import gc
-import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -92,4 +91,6 @@ class Models:
 
 
 def _peak_memory() -> int:
+    import resource  # not on Windows, where the nursery says in a sentence that it can't fork
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT

@@ -57,7 +57,7 @@ def fit_latency_predictor(
         # On a machine that never rests, marked figures beat none.
         steady = len(configs)
         configs, latencies_ms = profile.latencies(scope, include_drifted=True)
-        if configs:
+        if len(configs) > steady:
             progress.log(
                 f"Warning: only {steady} of {len(configs)} subnets were measured while the machine "
                 "kept its speed; the predictor is fitted on the marked ones too."

@@ -15,6 +15,7 @@ from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import Profile, ProfileStore
 from hwsearch.progress import Progress, SilentProgress
 from hwsearch.records import SubnetConfig, Target
+from hwsearch.runtime.gpus import is_on_gpu
 from hwsearch.supernet.supernet import Supernet
 from hwsearch.workflow.adaptive import Goal, StoppedBy, fitted, most_telling, standing
 from hwsearch.workflow.timing import ATTEMPTS, Stopwatch
@@ -74,8 +75,8 @@ def profile_supernet(
         supernet: whose subnets are measured.
         target: where and how they run.
         workspace: the profile is written into its `profiles`.
-        samples: how many distinct subnets the sample has; more of them than before keep those that
-            are measured already.
+        samples: how many distinct subnets the sample has. Up to 128, more of them than before keep
+            those that are measured already (beyond, see `stratified_sample`).
         subnets: measure these in place of a sample; the first quarter of them twice.
         goal: when to stop measuring further ones; None measures no others. With a goal, the sample
             has no more than its most, and as many as a predictor needs at least.
@@ -96,9 +97,12 @@ def profile_supernet(
     if subnets is None:
         count = max(min(samples, goal.max_samples), MIN_SAMPLES) if goal else samples
         subnets = stratified_sample(supernet.space, supernet.geometry, count, seed=seed)
-    _measure_twice(stopwatch, list(dict.fromkeys(subnets)), drawn=drawn)
+    sample = list(dict.fromkeys(subnets))
+    _measure_twice(stopwatch, sample, drawn=drawn)
     error, stopped_by = None, None
     if goal is not None:
+        untimed = _untimed(stopwatch.profile, besides=sample)
+        _measure_twice(stopwatch, untimed, drawn=False)
         error, stopped_by = _measure_until(goal, supernet, stopwatch, seed=seed)
     _corrected(supernet, store)
     summary = summarise_profile(supernet, store)
@@ -121,7 +125,8 @@ def _measure_twice(stopwatch: Stopwatch, wanted: Sequence[SubnetConfig], *, draw
     """Measure subnets, and when all are through, a part of them on another occasion.
 
     What was too restless to trust gets another chance; what failed gets none before the next run:
-    a subnet that hangs would cost its deadline each time.
+    a subnet that hangs would cost its deadline each time. On a GPU, where nothing keeps a group
+    within the memory, it gets one alone.
     """
     for repeat, find_missing in enumerate((_missing, _to_repeat)):
         failed: set[str] = set()
@@ -132,6 +137,9 @@ def _measure_twice(stopwatch: Stopwatch, wanted: Sequence[SubnetConfig], *, draw
                 break
             measured = stopwatch.measure_all(missing, repeat=repeat, drawn=drawn)
             failed |= {row.subnet_id for row in measured if row.error is not None}
+        if is_on_gpu(stopwatch.store.target):
+            crowded = [config for config in wanted if config.id in failed]
+            stopwatch.one_by_one.measure_all(crowded, repeat=repeat, drawn=drawn)
 
 
 def _measure_until(
@@ -193,6 +201,13 @@ def summarise_profile(supernet: Supernet, store: ProfileStore) -> ProfileSummary
         fastest_ms=min(latencies, default=None),
         slowest_ms=max(latencies, default=None),
     )
+
+
+def _untimed(profile: Profile, *, besides: Sequence[SubnetConfig]) -> list[SubnetConfig]:
+    """Subnets that an earlier run tried, and of which it has no figure to rely on."""
+    known = profile.measured_ids | {config.id for config in besides}
+    tried = dict.fromkeys(row.subnet for row in profile.measurements)
+    return [config for config in tried if config.id not in known]
 
 
 def _missing(wanted: Sequence[SubnetConfig], profile: Profile) -> list[SubnetConfig]:

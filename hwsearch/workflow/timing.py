@@ -109,7 +109,7 @@ class Stopwatch:
             again = [config for config in configs if not _settled(rows[config.id])]
             failed = [config for config in again if _failures(rows[config.id])]
             others = [config for config in again if config not in failed]
-            for row in (*self.measure_all(others), *self._one_by_one.measure_all(failed)):
+            for row in (*self.measure_all(others), *self.one_by_one.measure_all(failed)):
                 rows[row.subnet_id].append(row)
         measured = [_latest(rows[config.id]) for config in configs]
         for row in measured:
@@ -208,7 +208,8 @@ class Stopwatch:
         return space.largest.model_copy(update={"resolution": space.resolutions[0]})
 
     @property
-    def _one_by_one(self) -> Stopwatch:
+    def one_by_one(self) -> Stopwatch:
+        """One that times each subnet alone with the reference."""
         return replace(self, settings=replace(self.settings, group_size=1))
 
     def _exported(self, configs: Sequence[SubnetConfig]) -> AbstractContextManager[list[Subject]]:

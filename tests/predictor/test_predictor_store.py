@@ -1,6 +1,7 @@
 """A stored predictor comes back as it was, or not at all; its card says what it is."""
 
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -100,11 +101,25 @@ def test_a_file_that_contradicts_itself_is_refused(folder: Path, changes: dict[s
         load_latency_predictor(folder)
 
 
-def test_hyper_parameters_that_a_model_lacks_are_a_sentence(folder: Path):
+@pytest.mark.parametrize(
+    ("name", "hyper", "fault"),
+    [
+        ("operator_ridge", {}, "alpha"),
+        ("operator_ridge", {"alpha": -1.0}, "alpha"),
+        (
+            "operator_process",
+            {"amplitude": 1.0, "length_scale": 1.0, "noise": math.nan},
+            "predicts no numbers",
+        ),
+    ],
+)
+def test_hyper_parameters_that_a_model_can_t_have_are_a_sentence(
+    folder: Path, name: str, hyper: dict[str, float], fault: str
+):
     path = folder / "predictor.json"
     choice = json.loads(path.read_text())["choice"]
-    edit(path, choice={**choice, "model_name": "operator_ridge", "hyper": {}})
-    with pytest.raises(PredictorError, match="alpha"):
+    edit(path, choice={**choice, "model_name": name, "hyper": hyper})
+    with pytest.raises(PredictorError, match=rf"{fault}.*Fit the latency predictor again"):
         load_latency_predictor(folder)
 
 

@@ -103,6 +103,16 @@ def test_a_transferred_predictor_is_stored_with_its_source(ten: LatencyPredictor
     assert f"| transferred from | {TARGET.name}, 32 subnets |" in (folder / "CARD.md").read_text()
 
 
+def test_a_source_keeps_its_card(predictor: LatencyPredictor, tmp_path: Path):
+    save_latency_predictor(predictor, tmp_path / "source", noise_floor_percent=1.25)
+    folder = tmp_path / "cpu-test" / "custom-1"
+    save_latency_predictor(transferred(load_latency_predictor(tmp_path / "source"), 10), folder)
+    card = (folder / "source" / "CARD.md").read_text()
+    assert "1.25 %" in card
+    assert 'load_latency_predictor("predictors/cpu-test/custom-1/source")' in card
+    assert load_latency_predictor(folder).source.noise_floor_percent == 1.25
+
+
 def test_another_source_than_the_stored_one_is_refused(
     ten: LatencyPredictor, predictor: LatencyPredictor, tmp_path: Path
 ):
@@ -137,6 +147,12 @@ def test_a_source_of_another_kind_is_refused(predictor: LatencyPredictor):
     unfitted = LatencyPredictor(GEOMETRY, TARGET, "custom-1")
     with pytest.raises(PredictorError, match="not fitted"):
         LatencyPredictor(GEOMETRY, OTHER, "custom-1", source=unfitted)
+
+
+def test_a_target_is_no_source_of_itself_nor_by_way_of_another(ten: LatencyPredictor):
+    for target in (OTHER, TARGET):  # that of `ten`, and that of its source
+        with pytest.raises(PredictorError, match="measurements of this target"):
+            LatencyPredictor(GEOMETRY, target, "custom-1", source=ten)
 
 
 def test_the_curve_sets_transfer_beside_scratch(predictor: LatencyPredictor):

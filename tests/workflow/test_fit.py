@@ -101,6 +101,14 @@ def test_marked_measurements_that_had_to_do_are_told_of(tmp_path: Path):
     assert "only 6 of 10 subnets" in " ".join(listener.lines)
 
 
+def test_too_few_measurements_are_not_laid_on_the_machine(tmp_path: Path):
+    workspace, listener = Workspace(tmp_path), Listener()
+    measure(workspace, TWO, subnets(3, seed=2))
+    with pytest.raises(PredictorError, match="3 distinct subnets"):
+        fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace, progress=listener)
+    assert not listener.lines
+
+
 def test_the_command_tells_of_marked_measurements(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

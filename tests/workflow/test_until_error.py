@@ -58,10 +58,10 @@ def noise(monkeypatch: pytest.MonkeyPatch):
     return share
 
 
-def profiled(folder, goal, *, samples=12):
+def profiled(folder, goal, *, samples=12, target=TARGET):
     return profile_supernet(
         SUPERNET,
-        target=TARGET,
+        target=target,
         workspace=Workspace(folder),
         samples=samples,
         goal=goal,
@@ -69,8 +69,8 @@ def profiled(folder, goal, *, samples=12):
     )
 
 
-def times_measured(folder):
-    rows = ProfileStore(Workspace(folder).profiles, TARGET).read(SUPERNET.id).measurements
+def times_measured(folder, target=TARGET):
+    rows = ProfileStore(Workspace(folder).profiles, target).read(SUPERNET.id).measurements
     return Counter(row.subnet_id for row in rows if row.repeat == 0)
 
 
@@ -127,6 +127,40 @@ def test_what_failed_is_tried_again_by_the_next_run_and_not_before(tmp_path):
         counts = times_measured(tmp_path)
         assert counts[HANGS.id] == run
         assert all(count == 1 for subnet, count in counts.items() if subnet != HANGS.id)
+
+
+def test_what_was_chosen_and_failed_is_tried_again_by_the_next_run(tmp_path, noise):
+    """As where the first of its groups met a lack of memory, or was interrupted."""
+    noise["noise"] = 0.3
+    most = Goal(error_percent=1e-3, max_samples=20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwsearch.workflow.adaptive.noise_floor", lambda rows: None)
+        profiled(tmp_path, None)
+        sampled = times_measured(tmp_path).keys()
+        noise["hangs"] = lambda config: config.id not in sampled
+        assert profiled(tmp_path, most).measured == 12
+        chosen = times_measured(tmp_path).keys() - sampled
+        noise["hangs"] = lambda config: False
+        assert profiled(tmp_path, most).measured == 20
+    counts = times_measured(tmp_path)
+    assert len(counts) == 20
+    assert {counts[subnet] for subnet in chosen} == {2}
+
+
+def test_on_a_gpu_what_failed_is_timed_alone(tmp_path, noise):
+    """A group of workers may fill its memory, and nothing there tells beforehand."""
+    gpu = Target(device="cuda", device_name="test", runtime="tensorrt", runtime_version="1")
+    crowded = []
+
+    def fails(config):
+        crowded.append(config)
+        return crowded.count(config) == 1 and len(crowded) % 3 == 0
+
+    noise["hangs"] = fails
+    summary = profiled(tmp_path, None, target=gpu)
+    assert (summary.measured, summary.failed) == (12, 0)
+    counts = times_measured(tmp_path, gpu)
+    assert sorted(set(counts.values())) == [1, 2]
 
 
 @pytest.mark.usefixtures("noise")
