@@ -197,7 +197,7 @@ class LatencyPredictor:
     def correct(self, configs: Sequence[SubnetConfig], latencies_ms: ArrayLike) -> LatencyPredictor:
         """A new predictor, fitted on the rows of this one and on further measurements.
 
-        A subnet that it was fitted on before, on however many measurements, counts as one of them.
+        Each row of this one counts as one measurement, though it may be the median of several.
 
         Raises:
             PredictorError: the predictor is not fitted, or a latency is not positive and finite.
@@ -326,7 +326,7 @@ def _check_source(
     start: LatencyPredictor | None = source
     while start is not None:
         if start.target.fingerprint == target.fingerprint:
-            raise _own_source(target)
+            raise _own_source(source.target)
         start = start.source
 
 
@@ -335,11 +335,12 @@ def _check_independence(source: LatencyPredictor, latencies_ms: dict[SubnetConfi
 
     Its target may have another name, where a profile was copied.
     """
-    known = zip(source.configs_, source.latencies_ms_.tolist(), strict=True)
-    if any(latencies_ms.get(config) == latency for config, latency in known):
-        raise _own_source(source.target)
-    if source.source is not None:
-        _check_independence(source.source, latencies_ms)
+    start: LatencyPredictor | None = source
+    while start is not None:
+        known = zip(start.configs_, start.latencies_ms_.tolist(), strict=True)
+        if any(latencies_ms.get(config) == latency for config, latency in known):
+            raise _own_source(source.target)
+        start = start.source
 
 
 def _own_source(target: Target) -> PredictorError:

@@ -88,13 +88,14 @@ def save_latency_predictor(
     Args:
         predictor: a fitted one.
         directory: by convention `predictors/<target>/<supernet>`.
-        noise_floor_percent: see `profiler.noise`, for the card.
+        noise_floor_percent: see `profiler.noise`, for the card; None takes the predictor's.
 
     Raises:
         PredictorError: the predictor is not fitted, or the folder can't be written.
     """
     folder = "/".join(("predictors", *directory.resolve().parts[-2:]))
-    _save(predictor, directory, folder=folder, noise_floor_percent=noise_floor_percent)
+    floor = predictor.noise_floor_percent if noise_floor_percent is None else noise_floor_percent
+    _save(predictor, directory, folder=folder, noise_floor_percent=floor)
 
 
 def _save(
@@ -173,15 +174,19 @@ def load_latency_predictor(
     if stored.training_sha256 != _sha256(training_text):
         raise _damaged(folder / TRAINING_FILE, f"it is not the one that {PREDICTOR_FILE} names")
     training = _parsed(TrainingRows, folder / TRAINING_FILE, training_text)
-    predictor = LatencyPredictor(
-        stored.geometry,
-        stored.target,
-        stored.supernet_id,
-        scope=stored.scope,
-        seed=stored.seed,
-        source=_stored_source(stored, folder),
-        noise_floor_percent=stored.noise_floor_percent,
-    )
+    source = _stored_source(stored, folder)
+    try:
+        predictor = LatencyPredictor(
+            stored.geometry,
+            stored.target,
+            stored.supernet_id,
+            scope=stored.scope,
+            seed=stored.seed,
+            source=source,
+            noise_floor_percent=stored.noise_floor_percent,
+        )
+    except PredictorError as error:
+        raise _damaged(folder / SOURCE_FOLDER, str(error).rstrip(".")) from None
     if target is not None:
         _check_target(predictor, target, allow_stale=allow_stale)
     try:
@@ -191,7 +196,7 @@ def load_latency_predictor(
             stored.choice,
         )
     except (KeyError, ValueError, UsageError) as error:  # scikit-learn's refusals are ValueErrors
-        raise _damaged(folder / PREDICTOR_FILE, str(error)) from None
+        raise _damaged(folder / PREDICTOR_FILE, str(error).rstrip(".")) from error
     _check_probes(predictor, stored, folder)
     return predictor
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hwsearch.errors import HwsearchError, ProfileError
 
 _LONGEST = 300
+_NO_ANSWER = "gave no answer in"
 
 
 class WorkerError(ProfileError):
@@ -17,6 +18,16 @@ class NurseryError(ProfileError):
 
 class NoProcessError(NurseryError):
     """The system starts no more processes for now."""
+
+
+def no_answer(seconds: float) -> str:
+    """What befell a worker that hangs."""
+    return f"{_NO_ANSWER} {seconds:g} s and was ended"
+
+
+def is_hang(sentence: str) -> bool:
+    """Whether a stored failure is that of a worker that hung: it costs its deadline each time."""
+    return _NO_ANSWER in sentence
 
 
 def reason(error: BaseException) -> str:

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hwsearch.profiler.failures import NurseryError, WorkerError
+from hwsearch.profiler.failures import NurseryError, WorkerError, no_answer
 from hwsearch.profiler.supervisor import Nursery
 from hwsearch.runtime.runner import Array, Seconds, TensorSpec
 
@@ -91,7 +91,7 @@ class Worker:
         try:
             self._pipe.send((name, *arguments))
             if not _answers(self._pipe, self._deadline_s):
-                raise self._dead(f"gave no answer in {self._deadline_s:g} s and was ended")
+                raise self._dead(no_answer(self._deadline_s))
             succeeded, answer = self._pipe.recv()
         except (EOFError, OSError):
             raise self._dead(None, self._nursery.words_since(said)) from None

@@ -48,10 +48,16 @@ def fit_latency_predictor(
     store = ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
     source = None if transfer_from is None else load_latency_predictor(transfer_from)
     # A stale profile makes a stale predictor: it keeps the versions that were measured.
-    predictor = LatencyPredictor(
-        geometry, store.measured_target, geometry.id, scope=scope, seed=seed, source=source
-    )
     profile = store.read(geometry.id)
+    predictor = LatencyPredictor(
+        geometry,
+        store.measured_target,
+        geometry.id,
+        scope=scope,
+        seed=seed,
+        source=source,
+        noise_floor_percent=noise_floor(profile.measurements, scope=scope),
+    )
     configs, latencies_ms = profile.latencies(scope)
     if len(configs) < predictor.min_samples:
         # On a machine that never rests, marked figures beat none.
@@ -66,6 +72,5 @@ def fit_latency_predictor(
         raise ProfileError(profile.why_empty(geometry.id, target))
     predictor.fit(configs, latencies_ms)
     directory = workspace.predictor(target, geometry.id)
-    floor = noise_floor(profile.measurements, scope=scope)
-    save_latency_predictor(predictor, directory, noise_floor_percent=floor)
+    save_latency_predictor(predictor, directory)
     return predictor, directory

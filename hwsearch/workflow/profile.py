@@ -10,6 +10,7 @@ from hwsearch.errors import ProfileError
 from hwsearch.predictor.latency_predictor import MIN_SAMPLES, LatencyPredictor
 from hwsearch.predictor.sampling import stratified_sample
 from hwsearch.predictor.sessions import learn_session_errors
+from hwsearch.profiler.failures import is_hang
 from hwsearch.profiler.noise import noise_floor
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import Profile, ProfileStore
@@ -101,9 +102,7 @@ def profile_supernet(
     _measure_twice(stopwatch, sample, drawn=drawn)
     error, stopped_by = None, None
     if goal is not None:
-        untimed = _untimed(stopwatch.profile, besides=sample)
-        _measure_twice(stopwatch, untimed, drawn=False)
-        error, stopped_by = _measure_until(goal, supernet, stopwatch, seed=seed)
+        error, stopped_by = _measure_until(goal, supernet, stopwatch, sample, seed=seed)
     _corrected(supernet, store)
     summary = summarise_profile(supernet, store)
     if not summary.measured and not summary.drifted:
@@ -126,31 +125,38 @@ def _measure_twice(stopwatch: Stopwatch, wanted: Sequence[SubnetConfig], *, draw
 
     What was too restless to trust gets another chance; what failed gets none before the next run:
     a subnet that hangs would cost its deadline each time. On a GPU, where nothing keeps a group
-    within the memory, it gets one alone.
+    within the memory, those of a group that failed otherwise are timed alone.
     """
     for repeat, find_missing in enumerate((_missing, _to_repeat)):
-        failed: set[str] = set()
+        failed: dict[str, str] = {}
         for _ in range(ATTEMPTS):
             found = find_missing(wanted, stopwatch.profile)
             missing = [config for config in found if config.id not in failed]
             if not missing:
                 break
             measured = stopwatch.measure_all(missing, repeat=repeat, drawn=drawn)
-            failed |= {row.subnet_id for row in measured if row.error is not None}
-        if is_on_gpu(stopwatch.store.target):
-            crowded = [config for config in wanted if config.id in failed]
+            failed |= {row.subnet_id: row.error for row in measured if row.error is not None}
+        if is_on_gpu(stopwatch.store.target) and stopwatch.settings.group_size > 1:
+            crowded = [c for c in wanted if c.id in failed and not is_hang(failed[c.id])]
             stopwatch.one_by_one.measure_all(crowded, repeat=repeat, drawn=drawn)
 
 
 def _measure_until(
-    goal: Goal, supernet: Supernet, stopwatch: Stopwatch, *, seed: int
+    goal: Goal,
+    supernet: Supernet,
+    stopwatch: Stopwatch,
+    sample: Sequence[SubnetConfig],
+    *,
+    seed: int,
 ) -> tuple[float, StoppedBy] | tuple[None, None]:
     """Measure group after group; the error that was reached in percent, and why it stopped there.
 
+    The first group is what an earlier run tried beside the sample, and couldn't time or trust.
     Errors and the noise floor are of latencies as they are told afterwards: corrected by what each
     group newly shows.
     """
     progress = stopwatch.progress
+    untimed = _untimed(stopwatch.profile, besides=sample)
     while True:
         profile = _corrected(supernet, stopwatch.store)
         predictor = fitted(supernet, stopwatch.store.target, profile)
@@ -159,11 +165,17 @@ def _measure_until(
             return None, None
         now = standing(predictor, profile)
         progress.log(f"{now}.")
-        tried = [measurement.subnet_id for measurement in profile.measurements]
-        room = goal.max_samples - len(set(tried))
-        stopped_by = now.reached(goal) or ("most samples" if room <= 0 else None)
+        stopped_by = now.reached(goal)
         if stopped_by is not None:
             return now.error_percent, stopped_by
+        if untimed:
+            _measure_twice(stopwatch, untimed, drawn=False)
+            untimed = []
+            continue
+        tried = [measurement.subnet_id for measurement in profile.measurements]
+        room = goal.max_samples - len(set(tried))
+        if room <= 0:
+            return now.error_percent, "most samples"
         chosen = most_telling(
             supernet,
             predictor,

@@ -151,7 +151,7 @@ def test_a_source_of_another_kind_is_refused(predictor: LatencyPredictor):
 
 def test_a_target_is_no_source_of_itself_nor_by_way_of_another(ten: LatencyPredictor):
     for target in (OTHER, TARGET):  # that of `ten`, and that of its source
-        with pytest.raises(PredictorError, match="measurements of this target"):
+        with pytest.raises(PredictorError, match=rf"predictor of {OTHER.name} .* of this target"):
             LatencyPredictor(GEOMETRY, target, "custom-1", source=ten)
 
 

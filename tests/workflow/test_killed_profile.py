@@ -96,14 +96,13 @@ def test_ten_kills_lose_no_line_and_measure_nothing_twice(tmp_path):
         process = start(workspace)
         if comes_to(moment, process, file):
             met.append(moment)
-        time.sleep(draws.uniform(0.0, {"start": 0.6, "workers": 0.2, "line": 0.01}[moment]))
+        time.sleep(draws.uniform(0.0, {"start": 0.6, "workers": 0.1, "line": 0.01}[moment]))
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         now = stored(file)
         assert now.startswith(kept), "a line was lost"
         kept = now[: now.rfind(b"\n") + 1]
-    assert set(met) == set(KILLS)
-    assert len(met) >= 8, "the profile was at its end too soon"
+    assert met == list(KILLS), "the profile was at its end too soon"
 
     assert os.waitpid(start(workspace), 0)[1] == 0
     assert stored(file).startswith(kept)

@@ -9,6 +9,7 @@ from tiny import tiny_supernet
 from hwsearch.costs import encoder_macs
 from hwsearch.errors import ProfileError
 from hwsearch.predictor import crossvalidation
+from hwsearch.profiler.failures import no_answer
 from hwsearch.profiler.session import SessionSettings
 from hwsearch.profiles import ProfileStore
 from hwsearch.records import Measurement, Target
@@ -29,11 +30,18 @@ HANGS = SUPERNET.space.smallest
 def noise(monkeypatch: pytest.MonkeyPatch):
     """Latencies by MACs and depth, with a share of noise that a test may set."""
     monkeypatch.setattr(crossvalidation, "REPEATS", 1)
-    share = {"noise": 0.0, "hangs": lambda config: config == HANGS, "marks_repeats": False}
+    share = {
+        "noise": 0.0,
+        "hangs": lambda config: config == HANGS,
+        "error": f"The worker process {no_answer(300)}.",
+        "marks_repeats": False,
+        "group_size": 0,
+    }
     rng = np.random.default_rng(0)
 
     def measure_all(stopwatch, configs, *, repeat=None, drawn=False):
         rows = []
+        share["group_size"] = stopwatch.settings.group_size
         for config in configs:
             law = 1 + encoder_macs(SUPERNET.geometry, config) / 1e6 + 0.3 * config.depth
             latencies = {
@@ -48,7 +56,7 @@ def noise(monkeypatch: pytest.MonkeyPatch):
                 session_id="s",
                 repeat=repeat or 0,
                 drifted=bool(repeat and share["marks_repeats"]),
-                **({"error": "it hung"} if share["hangs"](config) else latencies),
+                **({"error": share["error"]} if share["hangs"](config) else latencies),
             )
             stopwatch.store.append(row)
             rows.append(row)
@@ -150,17 +158,30 @@ def test_what_was_chosen_and_failed_is_tried_again_by_the_next_run(tmp_path, noi
 def test_on_a_gpu_what_failed_is_timed_alone(tmp_path, noise):
     """A group of workers may fill its memory, and nothing there tells beforehand."""
     gpu = Target(device="cuda", device_name="test", runtime="tensorrt", runtime_version="1")
-    crowded = []
-
-    def fails(config):
-        crowded.append(config)
-        return crowded.count(config) == 1 and len(crowded) % 3 == 0
-
-    noise["hangs"] = fails
+    noise["hangs"] = lambda config: config.depth == 2 and noise["group_size"] > 1
+    noise["error"] = "MemoryError: CUDA out of memory"
     summary = profiled(tmp_path, None, target=gpu)
     assert (summary.measured, summary.failed) == (12, 0)
-    counts = times_measured(tmp_path, gpu)
-    assert sorted(set(counts.values())) == [1, 2]
+    assert set(times_measured(tmp_path, gpu).values()) == {1, 2}
+
+
+def test_on_a_gpu_what_hung_is_not_waited_for_again(tmp_path, noise):
+    gpu = Target(device="cuda", device_name="test", runtime="tensorrt", runtime_version="1")
+    noise["hangs"] = lambda config: config.depth == 2
+    assert profiled(tmp_path, None, target=gpu).failed > 0
+    assert set(times_measured(tmp_path, gpu).values()) == {1}
+
+
+def test_a_goal_that_is_reached_tries_nothing_again(tmp_path, noise):
+    noise["noise"] = 0.3
+    noise["hangs"] = lambda config: times_measured(tmp_path).total() >= 12  # all but the sample
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwsearch.workflow.adaptive.noise_floor", lambda rows: None)
+        profiled(tmp_path, Goal(error_percent=1e-3, max_samples=20))
+        counts = times_measured(tmp_path)
+        assert len(counts) == 20
+        assert profiled(tmp_path, Goal(error_percent=99, max_samples=20)).stopped_by
+    assert times_measured(tmp_path) == counts
 
 
 @pytest.mark.usefixtures("noise")
@@ -209,14 +230,13 @@ def test_both_extremes_are_measured_twice(tmp_path, noise):
 
 def test_a_profile_in_which_all_fails_ends_with_the_reason(tmp_path, noise):
     noise["hangs"] = lambda config: True
-    with pytest.raises(ProfileError, match=r"None of 12 subnets .* the last one: it hung"):
+    with pytest.raises(ProfileError, match=r"None of 12 subnets .* the last one: .* no answer"):
         profiled(tmp_path, None)
 
 
-@pytest.mark.usefixtures("noise")
-def test_what_failed_says_why(tmp_path):
+def test_what_failed_says_why(tmp_path, noise):
     summary = profiled(tmp_path, None)
-    assert (summary.failed, summary.last_error) == (1, "it hung")
+    assert (summary.failed, summary.last_error) == (1, noise["error"])
 
 
 def test_marked_repeats_are_no_floor_to_stop_at(tmp_path, noise):
