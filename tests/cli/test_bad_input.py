@@ -221,3 +221,15 @@ def test_an_interruption_says_whether_the_command_can_go_on(
     said = fails(*arguments, code=130)
     assert "Stopped." in said
     assert ("goes on where it was" in said) == goes_on
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("fit", "--seed", 2**32), ("profile", "--half-width", 0)],
+    ids=lambda arguments: arguments[1],
+)
+def test_numbers_that_would_fail_only_later_are_refused_at_once(capsys, tmp_path, arguments):
+    command, option, value = arguments
+    assert run([command, "--device", "cpu", "--workspace", str(tmp_path), option, str(value)]) == 2
+    assert option in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
