@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -323,11 +323,8 @@ def _check_source(
             f"A predictor of the scope {source.scope} can't be transferred to {scope}: take one of "
             "the same scope."
         )
-    start: LatencyPredictor | None = source
-    while start is not None:
-        if start.target.fingerprint == target.fingerprint:
-            raise _own_source(source.target)
-        start = start.source
+    if any(start.target.fingerprint == target.fingerprint for start in _chain(source)):
+        raise _own_source(source.target)
 
 
 def _check_independence(source: LatencyPredictor, latencies_ms: dict[SubnetConfig, float]) -> None:
@@ -335,11 +332,17 @@ def _check_independence(source: LatencyPredictor, latencies_ms: dict[SubnetConfi
 
     Its target may have another name, where a profile was copied.
     """
-    start: LatencyPredictor | None = source
-    while start is not None:
+    for start in _chain(source):
         known = zip(start.configs_, start.latencies_ms_.tolist(), strict=True)
         if any(latencies_ms.get(config) == latency for config, latency in known):
             raise _own_source(source.target)
+
+
+def _chain(source: LatencyPredictor) -> Iterator[LatencyPredictor]:
+    """A source, and those that it was itself transferred from."""
+    start: LatencyPredictor | None = source
+    while start is not None:
+        yield start
         start = start.source
 
 
