@@ -15,6 +15,7 @@ from hwsearch.cli.main import app
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+FINDINGS = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("benchmarks/**/README.md"))]
 
 
 def code_blocks(text: str, language: str) -> list[str]:
@@ -110,6 +111,24 @@ def test_files_that_are_named_exist(document: str):
     named = re.findall(r"`((?:tests|hwsearch)/[\w/]+\.py|[A-Za-z]+\.(?:md|toml|txt))`", text)
     assert named or document == "CHANGELOG.md"
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("document", ["README.md", *FINDINGS])
+def test_benchmarks_and_their_findings_exist(document: str):
+    """By their paths from the root or `benchmarks/`; and so do the files of a findings page."""
+    text = (ROOT / document).read_text()
+    named = re.findall(r"`(benchmarks/[\w/.-]+|bench_\w+\.py)`", text)
+    if document in FINDINGS:
+        named += re.findall(r"`([\w-]+\.(?:json|png))`", text)
+    places = (ROOT, ROOT / "benchmarks", (ROOT / document).parent)
+    assert named
+    assert not [name for name in named if not any((place / name).exists() for place in places)]
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *FINDINGS])
+def test_links_lead_somewhere(document: str):
+    linked = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / document).read_text())
+    assert not [name for name in linked if not (ROOT / document).parent.joinpath(name).exists()]
 
 
 @pytest.mark.parametrize("extra", re.findall(r"hwsearch\[([\w-]+)\]", README))
