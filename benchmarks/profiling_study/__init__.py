@@ -1,1 +1,1 @@
-"""What interleaved profiling is worth, against the plain way."""
+"""What interleaved profiling is worth, against the plain way: one subnet after the other."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 PERIODS_S = (0.5, 6.0)  # how long it works, and how long it rests, drawn anew each time
 
@@ -27,8 +28,9 @@ def disturbed(*, seed: int = 0) -> Iterator[None]:
 def _disturb(seed: int) -> None:
     rng = np.random.default_rng(seed)
     matrix = rng.standard_normal((256, 256)).astype(np.float32)
-    while True:
-        end = time.monotonic() + rng.uniform(*PERIODS_S)
-        while time.monotonic() < end:
-            matrix = np.tanh(matrix @ matrix.T / 256)
-        time.sleep(rng.uniform(*PERIODS_S))
+    with threadpool_limits(1):
+        while True:
+            end = time.monotonic() + rng.uniform(*PERIODS_S)
+            while time.monotonic() < end:
+                matrix = np.tanh(matrix @ matrix.T / 256)
+            time.sleep(rng.uniform(*PERIODS_S))

@@ -22,17 +22,21 @@ def test_the_disturbance_ends_with_its_context():
 
 
 @pytest.mark.slow
-def test_the_plain_way_times_the_subnet_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("export", [plain.trace_encoder, plain.write_encoder])
+def test_the_plain_way_times_the_subnet_itself(
+    export: plain.Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(plain, "RUNS", 5)
     net = tiny_supernet()
     config = net.space.smallest
-    encoder = tmp_path / "traced.onnx"
-    plain.trace_encoder(net, config, encoder)
-    image = torch.randn(1, 3, config.resolution, config.resolution)
-    (traced,) = ort.InferenceSession(encoder).run(None, {"image": image.numpy()})
-    expected = net.extract(config).image_encoder(image)
-    torch.testing.assert_close(torch.from_numpy(traced), expected, atol=1e-4, rtol=1e-3)
+    encoder = tmp_path / "exported.onnx"
     target = resolve_target(device="cpu", threads=1)
-    (timing,) = plain.time_plainly(net, [config], target, tmp_path)
+    export(net, config, target, encoder)
+    image = torch.randn(1, 3, config.resolution, config.resolution)
+    (exported,) = ort.InferenceSession(encoder).run(None, {"image": image.numpy()})
+    expected = net.extract(config).image_encoder(image)
+    torch.testing.assert_close(torch.from_numpy(exported), expected, atol=1e-4, rtol=1e-3)
+    (timing,) = plain.time_plainly(net, [config], target, tmp_path, export=export)
     assert timing.latency_ms > 0
+    assert timing.export_s > 0
     assert timing.relative_half_width >= 0
