@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,9 +30,9 @@ from hwsearch.cli.progress import RichProgress
 from hwsearch.errors import HwsearchError, UsageError
 from hwsearch.predictor.curve import few_shot_curve
 from hwsearch.predictor.latency_predictor import MIN_SAMPLES
-from hwsearch.profiler.conditions import capture_conditions
 from hwsearch.supernet.store import load_manifest
-from latency_study.figures import Row
+from latency_study.conditions import conditions_with
+from latency_study.figures import COVERAGE, Row
 from latency_study.measured import (
     DEFAULT_DRAWS,
     DRAWS,
@@ -41,7 +42,7 @@ from latency_study.measured import (
 )
 
 SIZES = "8,16,32,64,128"
-MANY = 100_000
+MANY, FITTED_ON = 100_000, 64
 TIMES = 5
 
 
@@ -61,6 +62,16 @@ def main(
     if min(numbers) < MIN_SAMPLES:
         raise UsageError(f"{sizes!r} has fewer than {MIN_SAMPLES} subnets: give more.")
     manifest = load_manifest(supernet)
+    conditions = conditions_with(
+        supernet=manifest.geometry.id,
+        sizes=numbers,
+        held_out=held_out,
+        draws=DRAWS,
+        draws_of_default=DEFAULT_DRAWS,
+        coverage=COVERAGE,
+        jobs=jobs,
+        threads=1,
+    )
     found: dict[str, Any] = {"rows": [], "transfer": []}
     progress = RichProgress()
     # One thread, so that the figures and their cost don't depend on the machine's cores.
@@ -90,13 +101,8 @@ def main(
                     found[part] += rows
                     advance()
         found["seconds_for_100000"] = _seconds(sets[0], manifest.space.sample)
-    found["conditions"] = {
-        **capture_conditions().model_dump(),
-        "draws": DRAWS,
-        "draws_of_default": DEFAULT_DRAWS,
-        "held_out": held_out,
-        "subnets": {one.target.name: len(one.configs) for one in sets},
-    }
+    found["sets"] = [_described(one) for one in sets]
+    found["conditions"] = conditions
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -112,8 +118,19 @@ def _on_one_thread(
         return work(*arguments, **options)
 
 
+def _described(one: MeasuredSet) -> Row:
+    return {
+        "target": one.target.name,
+        "subnets": len(one.configs),
+        "least_ms": float(one.latencies_ms.min()),
+        "greatest_ms": float(one.latencies_ms.max()),
+        "floor": asdict(one.floor),
+        "floor_as_measured": asdict(one.floor_as_measured),
+    }
+
+
 def _transfer(source: MeasuredSet, other: MeasuredSet) -> list[Row]:
-    """The few-shot curve from one target to another."""
+    """The few-shot curve from one target to another, on subnets drawn at random."""
     fitted = source.unfitted().fit(source.configs, source.latencies_ms)
     points = few_shot_curve(fitted, other.target, other.configs, other.latencies_ms, draws=DRAWS)
     return [
@@ -131,7 +148,7 @@ def _transfer(source: MeasuredSet, other: MeasuredSet) -> list[Row]:
 
 def _seconds(data: MeasuredSet, sample: Any) -> float:  # noqa: ANN401 - a bound method
     """Seconds that predicting many subnets with their intervals takes, the median of `TIMES`."""
-    fitted = data.unfitted().fit(data.configs[:64], data.latencies_ms[:64])
+    fitted = data.unfitted().fit(data.configs[:FITTED_ON], data.latencies_ms[:FITTED_ON])
     rng = np.random.default_rng(0)
     configs = [sample(rng) for _ in range(MANY)]
     found = []

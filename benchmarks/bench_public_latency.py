@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from threadpoolctl import threadpool_limits
 
+from hwsearch.cli.options import parse_list
 from hwsearch.cli.progress import RichProgress
 from hwsearch.errors import HwsearchError, UsageError
-from hwsearch.profiler.conditions import capture_conditions
+from hwsearch.predictor.latency_predictor import MIN_SAMPLES
 from latency_study import hat
-from latency_study.figures import Row
+from latency_study.conditions import conditions_with, digests_of
+from latency_study.figures import COVERAGE, DEFAULT, Row, means_of
 from latency_study.hat import LatencySet, read_sets
-from latency_study.public import DEFAULT, evaluate
+from latency_study.public import evaluate
 
 SIZES = "50,100,1600"
 FIGURES = ("mape", "within_5", "within_10", "kendall_tau")
@@ -34,12 +36,22 @@ def main(
     *,
     data: Annotated[Path, typer.Option(help="A folder of CSV files.")],
     sizes: Annotated[str, typer.Option(help="How many rows to fit on.")] = SIZES,
-    seed: Annotated[int, typer.Option(help="Of the splits and of the fits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the splits and of the fits.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
 ) -> None:
     """Compare hwsearch's latency models with each other and with general regressors."""
-    sets, numbers = read_sets(data), _numbers(sizes)
-    _check_rows(sets, max(numbers))
+    sets, numbers = read_sets(data), parse_list(sizes, int, "number of rows")
+    _check_rows(sets, numbers)
+    conditions = conditions_with(
+        threads=1,
+        sizes=numbers,
+        splits=hat.SPLITS,
+        held_out=hat.HELD_OUT,
+        coverage=COVERAGE,
+        seed=seed,
+        latency="encoder plus decoder",
+        files=digests_of(sorted(data.glob("*.csv"))),
+    )
     rows: list[Row] = []
     intervals: list[Row] = []
     progress = RichProgress()
@@ -56,14 +68,7 @@ def main(
         "rows": rows,
         "means": means,
         "intervals": intervals,
-        "conditions": {
-            **capture_conditions().model_dump(),
-            "threads": 1,
-            "splits": hat.SPLITS,
-            "held_out": hat.HELD_OUT,
-            "seed": seed,
-            "latency": "encoder plus decoder",
-        },
+        "conditions": conditions,
     }
     if as_json:
         print(json.dumps(found, indent=1))
@@ -71,38 +76,26 @@ def main(
     _print_table([*rows, *means], intervals)
 
 
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = [int(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 8:
-        raise UsageError(f"{text!r} are no numbers of rows: give some from 8 on, such as {SIZES}.")
-    return numbers
-
-
-def _check_rows(sets: list[LatencySet], n: int) -> None:
+def _check_rows(sets: Sequence[LatencySet], numbers: Sequence[int]) -> None:
+    if min(numbers) < MIN_SAMPLES:
+        raise UsageError(f"{min(numbers)} rows are too few to fit on: give {MIN_SAMPLES} or more.")
     for one in sets:
-        if len(one.table) < n + hat.HELD_OUT:
+        if len(one.table) < max(numbers) + hat.HELD_OUT:
             raise UsageError(
-                f"{one.name} has {len(one.table)} rows, too few for {n} to fit on and "
+                f"{one.name} has {len(one.table)} rows, too few for {max(numbers)} to fit on and "
                 f"{hat.HELD_OUT} held out: give smaller --sizes."
             )
 
 
-def _means(rows: list[Row]) -> list[Row]:
+def _means(rows: Sequence[Row]) -> list[Row]:
     """Over the sets, each model and number of rows."""
     found: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         found.setdefault((row["model"], row["n"]), []).append(row)
-    means = []
-    for (model, n), group in found.items():
-        values = {
-            figure: [row[figure] for row in group if row[figure] is not None] for figure in FIGURES
-        }
-        figures = {name: float(np.mean(known)) if known else None for name, known in values.items()}
-        means.append({"set": "mean", "model": model, "n": n, **figures})
-    return means
+    return [
+        {"set": "mean", "model": model, "n": n, **means_of(group, FIGURES)}
+        for (model, n), group in found.items()
+    ]
 
 
 def _print_table(rows: list[Row], intervals: list[Row]) -> None:
@@ -117,7 +110,8 @@ def _print_table(rows: list[Row], intervals: list[Row]) -> None:
         print(
             f"{row['set']:<28} {row['n']:>5} {DEFAULT}: intervals of 90 % hold "
             f"{row['covered']:.1f} %, "
-            f"on the front {row['front_covered']:.1f} %, upper bounds {row['below_upper']:.1f} %; "
+            f"on the front {row['front_covered']:.1f} %, upper bounds {row['below_upper']:.1f} and "
+            f"{row['front_below_upper']:.1f} %; "
             f"chosen: {', '.join(sorted(set(row['chosen'])))}"
         )
 

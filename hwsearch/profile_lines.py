@@ -58,7 +58,10 @@ def parse_lines(content: bytes, path: Path) -> list[Measurement]:
         try:
             measurements.append(_measurement(line))
         except UsageError as error:
-            raise ProfileError(f"Line {number} of {path} is damaged: {error}") from None
+            raise ProfileError(
+                f"Line {number} of {path} is damaged: {error} Take that line out; what it told of "
+                "is measured again by 'hwsearch profile'."
+            ) from None
     return measurements
 
 

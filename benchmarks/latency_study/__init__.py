@@ -1,1 +1,1 @@
-"""The latency benchmarks' parts: public data, baselines, figures."""
+"""Parts of the latency benchmarks: own profiles, public data, baselines, figures."""

@@ -1,7 +1,8 @@
-"""Rows of the latency tables."""
+"""Rows of the latency tables, and what is in them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,12 @@ from hwsearch.predictor.crossvalidation import score
 from hwsearch.predictor.models import CONSTANT
 
 Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Held = NDArray[np.bool_]
 Row = dict[str, Any]  # one line of a table, as JSON holds it
+
+DEFAULT = "default"  # what hwsearch chooses from the training rows
+COVERAGE = 0.9
 
 
 def errors_of(name: str, predicted: Array, measured: Array) -> Row:
@@ -25,10 +31,51 @@ def errors_of(name: str, predicted: Array, measured: Array) -> Row:
     }
 
 
-def means_of(rows: list[Row]) -> Row:
-    """Each figure's mean over those rows that have it."""
+def means_of(rows: Sequence[Row], fields: Sequence[str] | None = None) -> Row:
+    """Each figure's mean over those rows that have it; None: of all figures."""
     means: Row = {}
-    for field in rows[0]:
+    for field in rows[0] if fields is None else fields:
         values = [row[field] for row in rows if row[field] is not None]
         means[field] = float(np.mean(values)) if values else None
     return means
+
+
+def shares_held(measured: Array, *, low: Array, high: Array, upper: Array, front: Rows) -> Row:
+    """Percent of held-out latencies that intervals and one-sided bounds hold, on a front too."""
+    inside, below = (low <= measured) & (measured <= high), measured <= upper
+    return {
+        "covered": 100 * float(inside.mean()),
+        "front_covered": 100 * float(inside[front].mean()),
+        "below_upper": 100 * float(below.mean()),
+        "front_below_upper": 100 * float(below[front].mean()),
+    }
+
+
+def error_of_share(draws: Sequence[tuple[Rows, Held]]) -> float:
+    """Standard error in percent of a share that was found on several draws of the same subnets.
+
+    A subnet comes in many draws, and is held or not in most of them alike, so that subnets count,
+    not their appearances (the cluster-robust variance of a mean: Liang and Zeger, Biometrika 73,
+    1986).
+
+    Args:
+        draws: for each, which subnets were judged, and which of these are held.
+    """
+    subnets = np.concatenate([rows for rows, _ in draws])
+    held = np.concatenate([found for _, found in draws]).astype(np.float64)
+    _, number = np.unique(subnets, return_inverse=True)
+    sums = np.bincount(number, weights=held - held.mean())
+    return float(100 * np.sqrt((sums**2).sum()) / len(held))
+
+
+def front(latencies_ms: Array, sizes: Array) -> Rows:
+    """Rows that no other beats: none is both at least as fast and larger.
+
+    What a search would pick if accuracy grew with size; the picks were chosen by their
+    predictions, which is what intervals have to survive.
+    """
+    order = np.lexsort((-sizes, latencies_ms))
+    best = np.maximum.accumulate(sizes[order])
+    is_better = np.concatenate([[True], best[1:] > best[:-1]])
+    found: Rows = order[is_better]
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,11 @@ def splits(rows: int, train: int, *, seed: int) -> Iterator[tuple[NDArray[np.int
 
 
 def _read(path: Path) -> LatencySet:
-    with path.open(newline="", encoding="utf-8") as file:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text in UTF-8: name a folder in the form of HAT.") from None
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         names = [name for name in reader.fieldnames or () if not name.startswith("latency_")]
         missing = set(LATENCIES) - set(reader.fieldnames or ())

@@ -15,17 +15,26 @@ from hwsearch.predictor.features import SCHEMA, FeatureBuilder
 from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.predictor.models import LatencyModel, baselines, candidates
 from hwsearch.predictor.sampling import NEIGHBOURS
-from hwsearch.profiler.noise import noise_floor
+from hwsearch.profiler.noise import repeat_errors
 from hwsearch.profiles import ProfileStore, StoredTarget
-from hwsearch.records import SamGeometry, SubnetConfig, Target
+from hwsearch.records import Measurement, SamGeometry, SubnetConfig, Target
 from hwsearch.session_errors import freed_of
-from latency_study.baselines import NAMES, baseline_predictions
-from latency_study.figures import Row, errors_of, means_of
-from latency_study.public import COVERAGE, DEFAULT, front
+from latency_study.baselines import NAMES, baseline_predictions, table_for
+from latency_study.figures import (
+    COVERAGE,
+    DEFAULT,
+    Held,
+    Row,
+    Rows,
+    error_of_share,
+    errors_of,
+    front,
+    means_of,
+    shares_held,
+)
 from latency_study.sample import spread_rows
 
 Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 DRAWS = 5
 # What a fit chooses is judged on more draws: an interval's coverage depends on the 32 subnets that
@@ -34,8 +43,33 @@ DEFAULT_DRAWS = 24
 LEARNED = "default, subnets chosen as it learns"
 BY_SIZE = "default, subnets chosen by size alone"
 AS_MEASURED = "default, on latencies as measured"
-FEW = 32  # for which these two are told
+JUDGED_AS_MEASURED = "default, fitted and judged on latencies as measured"
+FEW = 32  # up to which these three are told
 LEARNING_START, LEARNING_GROUP, LEARNING_MOST = 16, 8, 64
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """Mean error in percent of true latencies against one measurement, and how sure that is.
+
+    Attributes:
+        percent: None where no subnet was measured twice.
+        error: its standard error, by subnets.
+        subnets: how many were measured twice.
+    """
+
+    percent: float | None
+    error: float | None
+    subnets: int
+
+    @classmethod
+    def of(cls, measurements: Sequence[Measurement]) -> NoiseFloor:
+        """What the repeats among measurements tell."""
+        found = np.array(repeat_errors(measurements))
+        if len(found) < 2:
+            return cls(float(found[0]) if len(found) else None, None, len(found))
+        error = float(found.std(ddof=1) / np.sqrt(len(found)))
+        return cls(float(found.mean()), error, len(found))
 
 
 @dataclass(frozen=True)
@@ -43,7 +77,7 @@ class MeasuredSet:
     """Subnets of one supernet on one target, their latencies and the noise of these.
 
     `latencies_ms` are freed of the errors of their sessions, as all of the profile tells them, and
-    `as_measured_ms` are not.
+    `as_measured_ms` are not; each has a noise floor of its own.
     """
 
     target: Target
@@ -51,7 +85,8 @@ class MeasuredSet:
     configs: tuple[SubnetConfig, ...]
     latencies_ms: Array
     as_measured_ms: Array
-    noise_floor_percent: float | None
+    floor: NoiseFloor
+    floor_as_measured: NoiseFloor
 
     @property
     def features(self) -> Array:
@@ -88,7 +123,8 @@ def read_profiles(root: Path, geometry: SamGeometry) -> list[MeasuredSet]:
                     configs=tuple(configs),
                     latencies_ms=np.array(latencies),
                     as_measured_ms=np.array(as_measured),
-                    noise_floor_percent=noise_floor(profile.measurements),
+                    floor=NoiseFloor.of(profile.measurements),
+                    floor_as_measured=NoiseFloor.of(plain),
                 )
             )
     if not found:
@@ -115,24 +151,35 @@ def split(
 def evaluate(data: MeasuredSet, n: int, *, held_out: int) -> list[Row]:
     """Errors of every model at n measured subnets, and how many latencies the intervals hold.
 
-    Training rows are freed of their sessions' errors by the whole profile, some held-out subnets
-    among it. `AS_MEASURED` is fitted on rows that are not, and judged alike: nothing that it saw
-    hangs on what was held out.
+    Latencies are freed of their sessions' errors by the whole profile: what was held out took part
+    in freeing what is fitted on, and the other way round. `AS_MEASURED` is fitted on rows that are
+    not freed, and judged on those that are. `JUDGED_AS_MEASURED` is the same fit, judged on
+    latencies that are not freed either, beside the floor of these.
     """
     features = data.features
-    table = raw_columns(data.geometry, data.configs)
+    raw = raw_columns(data.geometry, data.configs)
+    sizes = features[:, SCHEMA.places([column for _, column in SCHEMA.sizes])]
+    tables = {name: table_for(name, raw, sizes) for name in NAMES}
     fixed: list[LatencyModel] = [
         model for model in (*candidates(SCHEMA), *baselines(SCHEMA)) if model.suits(n)
     ]
     rows: dict[str, list[Row]] = {}
+    inside: list[tuple[Rows, Held]] = []
+    inside_front: list[tuple[Rows, Held]] = []
     for draw in range(DEFAULT_DRAWS):
         train, test = split(data, n, held_out=held_out, draw=draw)
         latencies, measured = data.latencies_ms[train], data.latencies_ms[test]
         chosen = data.unfitted().fit(data.at(train), latencies)
         rows.setdefault(DEFAULT, []).append(_judged(data, chosen, test))
+        held, best = _held(data, chosen, test), _front(data, chosen, test)
+        inside.append((test, held))
+        inside_front.append((test[best], held[best]))
         if n <= FEW:
             plain = data.unfitted().fit(data.at(train), data.as_measured_ms[train])
             rows.setdefault(AS_MEASURED, []).append(_judged(data, plain, test))
+            rows.setdefault(JUDGED_AS_MEASURED, []).append(
+                _judged(data, plain, test, data.as_measured_ms)
+            )
             others, _ = split(data, n, held_out=held_out, draw=draw, neighbours=1)
             by_size = data.unfitted().fit(data.at(others), data.latencies_ms[others])
             rows.setdefault(BY_SIZE, []).append(_judged(data, by_size, test))
@@ -143,16 +190,26 @@ def evaluate(data: MeasuredSet, n: int, *, held_out: int) -> list[Row]:
             predicted = model.fit(features[train], latencies, hyper).predict(features[test])
             rows.setdefault(model.name, []).append(errors_of(model.name, predicted, measured))
         for name in NAMES:
+            table = tables[name]
             predicted = baseline_predictions(name, table[train], latencies, table[test], seed=draw)
             rows.setdefault(name, []).append(errors_of(name, predicted, measured))
         if LEARNING_START + LEARNING_GROUP <= n <= LEARNING_MOST:
             learned = _learned(data, n, test, draw=draw)
             rows.setdefault(LEARNED, []).append(_judged(data, learned, test))
+    errors_of_shares = {
+        "covered_error": error_of_share(inside),
+        "front_covered_error": error_of_share(inside_front),
+    }
     return [
         {"target": data.target.name, "n": n, "model": name, **means_of(errors)}
-        | {"noise_floor": data.noise_floor_percent}
+        | _floor_of(data.floor_as_measured if name == JUDGED_AS_MEASURED else data.floor)
+        | (errors_of_shares if name == DEFAULT else {})
         for name, errors in rows.items()
     ]
+
+
+def _floor_of(floor: NoiseFloor) -> Row:
+    return {"noise_floor": floor.percent, "noise_floor_error": floor.error}
 
 
 def raw_columns(geometry: SamGeometry, configs: Sequence[SubnetConfig]) -> Array:
@@ -178,15 +235,29 @@ def _learned(data: MeasuredSet, n: int, test: Rows, *, draw: int) -> LatencyPred
         rows += [place[config] for config in group]
 
 
-def _judged(data: MeasuredSet, fitted: LatencyPredictor, test: Rows) -> Row:
-    """Errors on the held-out subnets, and the shares that intervals hold of them and of a front."""
-    configs, measured = data.at(test), data.latencies_ms[test]
-    predicted = fitted.predict(configs)
+def _judged(
+    data: MeasuredSet, fitted: LatencyPredictor, test: Rows, latencies_ms: Array | None = None
+) -> Row:
+    """Errors on the held-out subnets, and the shares that bounds hold of them and of a front."""
+    configs = data.at(test)
+    measured = (data.latencies_ms if latencies_ms is None else latencies_ms)[test]
     low, high = fitted.interval(configs, COVERAGE)
-    inside = (low <= measured) & (measured <= high)
+    return errors_of(fitted.model_name_, fitted.predict(configs), measured) | shares_held(
+        measured,
+        low=low,
+        high=high,
+        upper=fitted.upper(configs, COVERAGE),
+        front=_front(data, fitted, test),
+    )
+
+
+def _held(data: MeasuredSet, fitted: LatencyPredictor, test: Rows) -> Held:
+    low, high = fitted.interval(data.at(test), COVERAGE)
+    found: Held = (low <= data.latencies_ms[test]) & (data.latencies_ms[test] <= high)
+    return found
+
+
+def _front(data: MeasuredSet, fitted: LatencyPredictor, test: Rows) -> Rows:
+    """Places among the held-out subnets of those that a search for the largest would pick."""
     sizes = data.features[test][:, SCHEMA.places(["params"])[0]]
-    return errors_of(fitted.model_name_, predicted, measured) | {
-        "covered": 100 * float(inside.mean()),
-        "front_covered": 100 * float(inside[front(predicted, sizes)].mean()),
-        "below_upper": 100 * float((measured <= fitted.upper(configs, COVERAGE)).mean()),
-    }
+    return front(fitted.predict(data.at(test)), sizes)

@@ -13,16 +13,19 @@ from hwsearch.predictor.calibration import one_sided, two_sided
 from hwsearch.predictor.crossvalidation import choose_model, fold_numbers
 from hwsearch.predictor.information import relative_costs, spreads, studentised
 from hwsearch.predictor.models import LatencyModel, baselines, candidates, model_named
-from latency_study.baselines import NAMES, baseline_predictions
-from latency_study.figures import Row, errors_of, means_of
+from latency_study.baselines import NAMES, baseline_predictions, table_for
+from latency_study.figures import (
+    COVERAGE,
+    DEFAULT,
+    Row,
+    errors_of,
+    front,
+    means_of,
+    shares_held,
+)
 from latency_study.hat import LatencySet, splits
 
 Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
-Held = NDArray[np.bool_]
-
-DEFAULT = "default"
-COVERAGE = 0.9
 
 
 def evaluate(data: LatencySet, n: int, *, seed: int) -> tuple[list[Row], Row]:
@@ -41,7 +44,7 @@ def evaluate(data: LatencySet, n: int, *, seed: int) -> tuple[list[Row], Row]:
     sizes = features[:, schema.places([column for _, column in schema.sizes])[0]]
     fixed = [model for model in (*candidates(schema), *baselines(schema)) if model.suits(n)]
     errors: dict[str, list[Row]] = {}
-    held: dict[str, list[Held]] = {"covered": [], "below_upper": [], "front_covered": []}
+    held: list[Row] = []
     chosen: list[str] = []
     for train, test in splits(len(features), n, seed=seed):
         latencies, measured = data.latencies_ms[train], data.latencies_ms[test]
@@ -50,8 +53,9 @@ def evaluate(data: LatencySet, n: int, *, seed: int) -> tuple[list[Row], Row]:
             for model in fixed
         }
         for name in NAMES:
+            table = table_for(name, data.table, sizes[:, None])
             found[name] = baseline_predictions(
-                name, data.table[train], latencies, data.table[test], seed=seed
+                name, table[train], latencies, table[test], seed=seed
             )
         choice = choose_model(
             features[train], latencies, models=candidates(schema), baselines=(), seed=seed
@@ -65,30 +69,23 @@ def evaluate(data: LatencySet, n: int, *, seed: int) -> tuple[list[Row], Row]:
         )
         folds = fold_numbers(n, seed=seed)
         calibrated = studentised(np.array(choice.log_residuals), known, folds)
-        log_errors = np.log(measured / found[DEFAULT]) / spreads(known, new)
-        inside = np.abs(log_errors) <= two_sided(calibrated, COVERAGE).size
-        held["covered"].append(inside)
-        held["below_upper"].append(log_errors <= one_sided(calibrated, COVERAGE).size)
-        held["front_covered"].append(inside[front(found[DEFAULT], sizes[test])])
+        units, predicted = spreads(known, new), found[DEFAULT]
+        factors = np.exp(two_sided(calibrated, COVERAGE).size * units)
+        upper = predicted * np.exp(one_sided(calibrated, COVERAGE).size * units)
+        held.append(
+            shares_held(
+                measured,
+                low=predicted / factors,
+                high=predicted * factors,
+                upper=upper,
+                front=front(predicted, sizes[test]),
+            )
+        )
         for name, predicted in found.items():
             errors.setdefault(name, []).append(errors_of(name, predicted, measured))
     names = [DEFAULT, *(name for name in errors if name != DEFAULT)]
     rows = [{"set": data.name, "model": name, "n": n, **means_of(errors[name])} for name in names]
-    shares = {name: 100 * float(np.concatenate(parts).mean()) for name, parts in held.items()}
-    return rows, {"set": data.name, "n": n, "chosen": chosen, **shares}
-
-
-def front(latencies_ms: Array, sizes: Array) -> Rows:
-    """Rows that no other beats: none is both at least as fast and larger.
-
-    What a search would pick if accuracy grew with size; the picks were chosen by their
-    predictions, which is what intervals have to survive.
-    """
-    order = np.lexsort((-sizes, latencies_ms))
-    best = np.maximum.accumulate(sizes[order])
-    is_better = np.concatenate([[True], best[1:] > best[:-1]])
-    found: Rows = order[is_better]
-    return found
+    return rows, {"set": data.name, "n": n, "chosen": chosen, **means_of(held)}
 
 
 def _predictions(model: LatencyModel, features: Array, latencies: Array, unseen: Array) -> Array:

@@ -124,8 +124,9 @@ def profile(
         as_json=as_json,
         lines=[
             f"{summary.measured} subnets measured on {target.name}{_range(summary)}.",
+            *_advice(summary),
             f"Noise floor: {floor:.2f} %." if floor is not None else "Noise floor: unknown.",
-            f"{summary.failed} failed, {summary.drifted} marked as too uncertain.",
+            f"{summary.failed} failed.",
             *([] if summary.last_error is None else [f"The last failure: {summary.last_error}"]),
             *(
                 [
@@ -152,6 +153,21 @@ def _range(summary: ProfileSummary) -> str:
     if summary.fastest_ms is None:
         return ""
     return f": {summary.fastest_ms:.2f} to {summary.slowest_ms:.2f} ms"
+
+
+def _advice(summary: ProfileSummary) -> list[str]:
+    """What to do where figures are few, or not to be relied on."""
+    from hwsearch.predictor.latency_predictor import MIN_SAMPLES
+
+    found = []
+    if summary.drifted:
+        found.append(
+            f"{summary.drifted} others are marked, since the machine was too restless: run the "
+            "same command again while nothing else runs, or give it more --budget."
+        )
+    if summary.measured + summary.drifted < MIN_SAMPLES:
+        found.append(f"A latency predictor takes {MIN_SAMPLES} subnets: give more --samples.")
+    return found
 
 
 def _goal(until_error: str | None, max_samples: int, target_latency: str | None) -> Goal | None:

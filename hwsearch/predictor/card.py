@@ -116,7 +116,7 @@ def _correlation(value: float | None) -> str:
 
 def _noise_floor(percent: float | None) -> str:
     if percent is None:
-        return "Noise floor: not measured (no subnet was measured on two occasions)."
+        return "Noise floor: unknown (no subnet has two measurements that were not marked)."
     return (
         f"Noise floor: {percent:.2f} %, the mean error of true latencies against one measurement "
         "each, found from subnets that were measured on two occasions. No predictor can be shown "

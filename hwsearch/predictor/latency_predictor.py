@@ -20,7 +20,7 @@ from hwsearch.predictor.features import SCHEMA, FeatureBuilder
 from hwsearch.predictor.information import relative_costs, spreads, studentised
 from hwsearch.predictor.linear import Regressor
 from hwsearch.predictor.models import LatencyModel, baselines, candidates, model_named
-from hwsearch.predictor.transfer import transfer_candidates
+from hwsearch.predictor.transfer import SOURCE_MEAN, affine_transfer, transfer_candidates
 from hwsearch.records import SamGeometry, Scope, SubnetConfig, Target
 
 Array = NDArray[np.float64]
@@ -250,7 +250,7 @@ class LatencyPredictor:
     @property
     def _weighs_costs(self) -> bool:
         """Whether it learnt a weight for each cost; what corrects a source learns few numbers."""
-        return self.model_name_ in {model.name for model in candidates(SCHEMA)}
+        return self.model_name_ in {SOURCE_MEAN, *(model.name for model in candidates(SCHEMA))}
 
     def _with_factors(
         self, configs: Sequence[SubnetConfig], bound: calibration.ErrorBound
@@ -268,8 +268,9 @@ class LatencyPredictor:
         return predictions, factors
 
     def _models(self, samples: int) -> tuple[LatencyModel, ...]:
-        known = candidates(SCHEMA) if samples >= MIN_SAMPLES else ()
-        return known if self.source is None else (*transfer_candidates(SCHEMA), *known)
+        if self.source is None:
+            return candidates(SCHEMA)
+        return transfer_candidates(SCHEMA) if samples >= MIN_SAMPLES else (affine_transfer(SCHEMA),)
 
     def _features(self, configs: Sequence[SubnetConfig]) -> Array:
         """The configurations' features, (n, f); with a source, its prediction as a last column."""
@@ -290,9 +291,11 @@ class LatencyPredictor:
         for config, latency in zip(configs, latencies.tolist(), strict=True):
             found.setdefault(config, []).append(latency)
         if len(found) < self.min_samples:
+            few = self.source is None and len(found) >= MIN_TRANSFER_SAMPLES
             raise PredictorError(
                 f"A latency predictor can't be fitted on {len(found)} distinct subnets: profile "
-                f"at least {self.min_samples}."
+                f"at least {self.min_samples}"
+                + (", or start from another target's predictor." if few else ".")
             )
         return tuple(found), np.array([np.median(values) for values in found.values()])
 

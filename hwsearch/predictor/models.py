@@ -59,10 +59,11 @@ class MeanOf:
 
     name: str
     parts: tuple[LatencyModel, ...]
+    below: int = TELLING_SAMPLES
 
     def suits(self, samples: int) -> bool:
         """As long as rows are too few to choose one of the parts."""
-        return samples < TELLING_SAMPLES and all(part.suits(samples) for part in self.parts)
+        return samples < self.below and all(part.suits(samples) for part in self.parts)
 
     def tune(self, features: Array, latencies_ms: Array) -> dict[str, float]:
         """Each part's own choice, as `part.parameter`."""

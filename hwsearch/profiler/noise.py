@@ -30,27 +30,37 @@ def noise_floor(measurements: Iterable[Measurement], *, scope: Scope = "full") -
     Returns:
         Percent, or None where no subnet has two repeats.
     """
+    errors = repeat_errors(measurements, scope=scope)
+    return float(np.mean(errors)) if errors else None
+
+
+def repeat_errors(measurements: Iterable[Measurement], *, scope: Scope = "full") -> list[float]:
+    """What each repeated subnet tells of the noise floor, in percent: their mean is the floor.
+
+    Their standard deviation over the root of their number is how far chance may have it off.
+    """
     measured = [measurement for measurement in measurements if measurement.error is None]
-    steady = _floor([row for row in measured if not row.drifted], scope)
-    return _floor(measured, scope) if steady is None else steady
+    steady = _errors([row for row in measured if not row.drifted], scope)
+    return steady or _errors(measured, scope)
 
 
-def _floor(measured: Sequence[Measurement], scope: Scope) -> float | None:
+def _errors(measured: Sequence[Measurement], scope: Scope) -> list[float]:
     repeats: defaultdict[str, dict[int, Measurement]] = defaultdict(dict)
     for measurement in measured:
         repeats[measurement.subnet_id][measurement.repeat] = measurement
     corrected = _without_their_sessions(measured)
-    errors = [
-        np.mean(
-            [
-                _spread(*(row.latency_ms(scope) for row in corrected(*pair)))
-                for pair in itertools.combinations(rows.values(), 2)
-            ]
+    return [
+        float(
+            np.mean(
+                [
+                    100 * _spread(*(row.latency_ms(scope) for row in corrected(*pair)))
+                    for pair in itertools.combinations(rows.values(), 2)
+                ]
+            )
         )
         for rows in repeats.values()
         if len(rows) > 1
     ]
-    return float(100 * np.mean(errors)) if errors else None
 
 
 def _without_their_sessions(

@@ -70,7 +70,16 @@ def fit_latency_predictor(
             )
     if not configs:
         raise ProfileError(profile.why_empty(geometry.id, target))
-    predictor.fit(configs, latencies_ms)
+    with progress.task(f"fitting on {len(configs)} subnets", 1) as advance:
+        predictor.fit(configs, latencies_ms)
+        advance()
+    lines = predictor.cv_.baselines
+    line = min(lines, key=lambda score: score.mape_percent)
+    if line.mape_percent <= predictor.cv_.mape_percent:
+        progress.log(
+            f"Warning: '{line.name}' errs by {line.mape_percent:.2f} %, the predictor by "
+            f"{predictor.cv_.mape_percent:.2f} %: the measurements are too few, or too restless."
+        )
     directory = workspace.predictor(target, geometry.id)
     save_latency_predictor(predictor, directory)
     return predictor, directory

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from hwsearch.errors import ProfileError
 from hwsearch.predictor.latency_predictor import MIN_SAMPLES, LatencyPredictor
@@ -70,7 +73,8 @@ def profile_supernet(
 
     With a goal, more subnets are measured, those that teach a latency predictor most, until it
     reaches the goal. What the profile already holds is not measured again, so an interrupted run
-    goes on.
+    goes on. Two processes that measure into one profile would disturb each other: the second waits,
+    and finds what the first one has measured.
 
     Args:
         supernet: whose subnets are measured.
@@ -99,15 +103,31 @@ def profile_supernet(
         count = max(min(samples, goal.max_samples), MIN_SAMPLES) if goal else samples
         subnets = stratified_sample(supernet.space, supernet.geometry, count, seed=seed)
     sample = list(dict.fromkeys(subnets))
-    _measure_twice(stopwatch, sample, drawn=drawn)
     error, stopped_by = None, None
-    if goal is not None:
-        error, stopped_by = _measure_until(goal, supernet, stopwatch, sample, seed=seed)
-    _corrected(supernet, store)
+    with _one_at_a_time(store, progress):
+        _measure_twice(stopwatch, sample, drawn=drawn)
+        if goal is not None:
+            error, stopped_by = _measure_until(goal, supernet, stopwatch, sample, seed=seed)
+        _corrected(supernet, store)
     summary = summarise_profile(supernet, store)
     if not summary.measured and not summary.drifted:
         raise ProfileError(stopwatch.profile.why_empty(supernet.id, target))
     return replace(summary, error_percent=error, stopped_by=stopped_by)
+
+
+@contextmanager
+def _one_at_a_time(store: ProfileStore, progress: Progress) -> Iterator[None]:
+    store.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(store.folder / ".measuring")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.log(f"Another process measures into {store.folder}: this one waits for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _corrected(supernet: Supernet, store: ProfileStore) -> Profile:
@@ -129,11 +149,15 @@ def _measure_twice(stopwatch: Stopwatch, wanted: Sequence[SubnetConfig], *, draw
     """
     for repeat, find_missing in enumerate((_missing, _to_repeat)):
         failed: dict[str, str] = {}
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             found = find_missing(wanted, stopwatch.profile)
             missing = [config for config in found if config.id not in failed]
             if not missing:
                 break
+            if attempt:
+                stopwatch.progress.log(f"Once more, since they were marked: {len(missing)}.")
+            elif repeat:
+                stopwatch.progress.log(f"On another occasion, for the noise floor: {len(missing)}.")
             measured = stopwatch.measure_all(missing, repeat=repeat, drawn=drawn)
             failed |= {row.subnet_id: row.error for row in measured if row.error is not None}
         if is_on_gpu(stopwatch.store.target) and stopwatch.settings.group_size > 1:

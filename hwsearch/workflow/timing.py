@@ -85,10 +85,10 @@ class Stopwatch:
                 found += measured
                 advance(len(group))
                 seconds = (time.monotonic() - begin) * (len(configs) / len(found) - 1)
+                left = f"; about {_duration(seconds)} left" if len(found) < len(configs) else ""
                 self.progress.log(
                     f"{len(found)} of {len(configs)} subnets: "
-                    f"{', '.join([_describe(report), *self._other_speed(measured)])}; "
-                    f"about {_duration(seconds)} left."
+                    f"{', '.join([_describe(report), *self._other_speed(measured)])}{left}."
                 )
         return found
 

@@ -32,9 +32,17 @@ def default_study_name(
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with the layout of this project's own repository: profiles, predictors, studies."""
+    """A folder with the layout of this project's own repository: profiles, predictors, studies.
+
+    Raises:
+        UsageError: it is a file.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"The workspace {self.root} is a file: name a folder.")
 
     @property
     def profiles(self) -> Path:

@@ -60,7 +60,10 @@ def data(profile: Path, monkeypatch: pytest.MonkeyPatch) -> MeasuredSet:
 def test_a_profile_comes_with_its_noise_floor(data: MeasuredSet):
     assert len(data.configs) == 60
     assert data.latencies_ms == pytest.approx([law_ms(c) + 1 for c in data.configs], rel=0.05)
-    assert 0.3 < data.noise_floor_percent < 1.5
+    assert 0.3 < data.floor.percent < 1.5
+    assert data.floor.subnets == 60
+    assert 0.02 < data.floor.error < 0.3
+    assert data.floor_as_measured == data.floor  # nothing was freed of anything
 
 
 def test_nobody_is_trained_and_judged_on_and_the_ends_are_trained_on(data: MeasuredSet):
@@ -81,8 +84,12 @@ def test_models_learn_the_law_and_the_constant_does_not(data: MeasuredSet):
     assert rows[measured.LEARNED]["mape"] < 5
     assert rows["constant"]["kendall_tau"] is None
     assert 0 <= rows["default"]["front_covered"] <= 100
+    assert rows["sized_ridge"]["mape"] < rows["raw_mlp"]["mape"]
+    assert rows["default"]["front_covered_error"] > 0
+    as_measured = [rows[name] for name in (measured.AS_MEASURED, measured.JUDGED_AS_MEASURED)]
+    assert as_measured[0]["mape"] == pytest.approx(as_measured[1]["mape"])
     for row in rows.values():
-        assert row["noise_floor"] == data.noise_floor_percent
+        assert row["noise_floor"] == data.floor.percent
         assert row["within_5"] <= row["within_10"]
 
 

@@ -8,7 +8,8 @@ import pytest
 
 import bench_public_latency
 from hwsearch.errors import DataError, HwsearchError, UsageError
-from latency_study import hat, public
+from latency_study import hat
+from latency_study.figures import error_of_share, front
 
 NAMES = (
     "encoder_embed_dim,encoder_layer_num,encoder_ffn_embed_dim_avg,"
@@ -28,6 +29,8 @@ MODELS = {
     "raw_forest",
     "raw_boosting",
     "raw_mlp",
+    "sized_boosting",
+    "sized_ridge",
 }
 
 
@@ -95,13 +98,28 @@ def test_splits_differ_and_do_not_overlap(monkeypatch: pytest.MonkeyPatch):
 def test_the_front_holds_what_nothing_beats():
     latencies = np.array([3.0, 1.0, 2.0, 2.0, 4.0])
     sizes = np.array([5.0, 1.0, 4.0, 3.0, 5.0])
-    assert sorted(public.front(latencies, sizes).tolist()) == [0, 1, 2]
+    assert sorted(front(latencies, sizes).tolist()) == [0, 1, 2]
+
+
+def test_the_error_of_a_share_counts_subnets_not_their_appearances():
+    rng = np.random.default_rng(0)
+    held = rng.random(400) < 0.9
+    once = error_of_share([(np.arange(400), held)])
+    assert once == pytest.approx(100 * np.sqrt(0.9 * 0.1 / 400), rel=0.15)
+    again = [(np.arange(400), held)] * 5
+    assert error_of_share(again) == pytest.approx(once)
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", f"{NAMES}\n", f"{NAMES}\n{'x,' * 13}x\n"])
 def test_a_file_of_another_form_is_a_sentence(tmp_path: Path, content: str):
     (tmp_path / "set.csv").write_text(content)
     with pytest.raises(HwsearchError, match=r"set\.csv"):
+        hat.read_sets(tmp_path)
+
+
+def test_a_file_that_is_no_text_is_a_sentence(tmp_path: Path):
+    (tmp_path / "set.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"set\.csv is no text"):
         hat.read_sets(tmp_path)
 
 

@@ -45,6 +45,14 @@ def build(checkpoint, tmp_path, *more):
     )
 
 
+def test_a_workspace_that_is_a_file_is_a_sentence(fails, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for command in ("profile", "fit"):
+        said = fails(command, "--device", "cpu", "--workspace", tmp_path / "file", code=2)
+        assert "is a file: name a folder" in said
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_supernet_is_not_built_over_a_trained_one(fails, tmp_path):
     trained = tmp_path / "out"
     trained.mkdir()

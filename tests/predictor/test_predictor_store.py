@@ -192,4 +192,4 @@ def test_the_card_tells_conditions_errors_and_use(predictor: LatencyPredictor, f
 
 def test_the_card_admits_an_unknown_noise_floor(predictor: LatencyPredictor, tmp_path: Path):
     save_latency_predictor(predictor, tmp_path)
-    assert "Noise floor: not measured" in (tmp_path / "CARD.md").read_text()
+    assert "Noise floor: unknown" in (tmp_path / "CARD.md").read_text()

@@ -48,11 +48,17 @@ def measure(
     *,
     drifted: int = 0,
     error: str | None = None,
+    factors: Sequence[float] | None = None,
 ) -> None:
-    """Latencies by MACs and depth, the last `drifted` of them marked; or an error in each place."""
+    """Latencies by MACs and depth, the last `drifted` of them marked; or an error in each place.
+
+    `factors` is what each came out too slow by.
+    """
     store = ProfileStore(workspace.profiles, target)
+    slowed_by = [1.0] * len(configs) if factors is None else factors
     for place, config in enumerate(configs):
-        encoder_ms = (1 + encoder_macs(GEOMETRY, config) / 1e6 + config.depth) * 3 / target.threads
+        law = (1 + encoder_macs(GEOMETRY, config) / 1e6 + config.depth) * 3 / target.threads
+        encoder_ms = law * float(slowed_by[place])
         store.append(
             Measurement(
                 supernet_id=GEOMETRY.id,
@@ -99,6 +105,19 @@ def test_marked_measurements_that_had_to_do_are_told_of(tmp_path: Path):
     measure(workspace, TWO, subnets(10, seed=2), drifted=4)
     fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace, progress=listener)
     assert "only 6 of 10 subnets" in " ".join(listener.lines)
+
+
+def test_a_predictor_that_a_line_beats_is_told_of(tmp_path: Path):
+    workspace, listener = Workspace(tmp_path), Listener()
+    rng = np.random.default_rng(0)
+    drawn = subnets(12, seed=3)
+    measure(workspace, TWO, drawn, factors=np.exp(rng.standard_normal(len(drawn))))
+    fit_latency_predictor(GEOMETRY, target=TWO, workspace=workspace, progress=listener)
+    assert any("the predictor by" in line and "too few" in line for line in listener.lines)
+    listener.lines.clear()
+    measure(workspace, ONE, drawn)
+    fit_latency_predictor(GEOMETRY, target=ONE, workspace=workspace, progress=listener)
+    assert not listener.lines
 
 
 def test_too_few_measurements_are_not_laid_on_the_machine(tmp_path: Path):

@@ -1,9 +1,13 @@
 """Measuring on until a latency predictor is good enough; latencies come from a law."""
 
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from filelock import FileLock
+from listener import Listener
 from tiny import tiny_supernet
 
 from hwsearch.costs import encoder_macs
@@ -66,7 +70,7 @@ def noise(monkeypatch: pytest.MonkeyPatch):
     return share
 
 
-def profiled(folder, goal, *, samples=12, target=TARGET):
+def profiled(folder, goal, *, samples=12, target=TARGET, progress=None):
     return profile_supernet(
         SUPERNET,
         target=target,
@@ -74,6 +78,7 @@ def profiled(folder, goal, *, samples=12, target=TARGET):
         samples=samples,
         goal=goal,
         settings=SessionSettings(group_size=GROUP),
+        progress=progress,
     )
 
 
@@ -100,6 +105,25 @@ def test_it_measures_on_to_the_most_and_nothing_twice(tmp_path, noise):
     assert summary.measured == 21  # one hangs
     assert summary.stopped_by == "most samples"
     assert set(times_measured(tmp_path).values()) == {1}
+
+
+@pytest.mark.usefixtures("noise")
+def test_two_at_a_time_wait_for_each_other_and_measure_nothing_twice(tmp_path):
+    folder = ProfileStore(Workspace(tmp_path).profiles, TARGET).folder
+    folder.mkdir(parents=True)
+    listeners = Listener(), Listener()
+    deadline = time.monotonic() + 120
+    with ThreadPoolExecutor(2) as pool:
+        with FileLock(folder / ".measuring"):
+            runs = [pool.submit(profiled, tmp_path, None, progress=one) for one in listeners]
+            while not all(one.lines for one in listeners):
+                assert time.monotonic() < deadline, [one.lines for one in listeners]
+                time.sleep(0.01)
+        summaries = [run.result(timeout=120) for run in runs]
+    assert all("Another process measures" in one.lines[0] for one in listeners)
+    assert [summary.measured for summary in summaries] == [11, 11]  # one hangs
+    times = times_measured(tmp_path)
+    assert {number for subnet, number in times.items() if subnet != HANGS.id} == {1}
 
 
 @pytest.mark.usefixtures("noise")
