@@ -141,6 +141,7 @@ def _transfer(source: MeasuredSet, other: MeasuredSet) -> list[Row]:
             "fit": point.score.name,
             "mape": point.score.mape_percent,
             "spearman": point.score.spearman,
+            "covered": 100 * point.covered,
         }
         for point in points
     ]
@@ -175,7 +176,7 @@ def _print_tables(found: dict[str, Any]) -> None:
     for row in found["transfer"]:
         print(
             f"{row['source']} → {row['target']}: {row['measured']} measured, {row['fit']}: "
-            f"{row['mape']:.2f} %, ρ {row['spearman']:.4f}"
+            f"{row['mape']:.2f} %, ρ {row['spearman']:.4f}, intervals hold {row['covered']:.0f} %"
         )
     print(f"100,000 predictions with intervals: {found['seconds_for_100000']:.2f} s")
 

@@ -93,12 +93,13 @@ def main(
             for row in _all_ways(net, configs, target, truth, loaded=loaded, progress=progress)
         ]
         export_s = _export_seconds(net, configs, target, progress)
+    times_as_fast = {
+        name: _times_as_fast([row for row in rows if row["loaded"] == loaded])
+        for name, loaded in (("alone", False), ("loaded", True))
+    }
     found = {
         "rows": rows,
-        "times_as_fast": {
-            name: _times_as_fast([row for row in rows if row["loaded"] == loaded])
-            for name, loaded in (("alone", False), ("loaded", True))
-        },
+        "times_as_fast": times_as_fast,
         "export_s": export_s,
         "truth_ms": truth,
         "conditions": conditions,
@@ -113,6 +114,12 @@ def main(
             f"true half-width {100 * row['true_half_width']:.2f} % (own "
             f"{100 * row['own_half_width']:.2f} %)  τ {row['kendall_tau']:.3f}  "
             f"error {row['mape']:.2f} %  {row['marked']} marked"
+        )
+    for name, ratios in times_as_fast.items():
+        equal = ratios["at_equal_true_width"]
+        print(
+            f"{name}: {'no setting is as narrow' if equal is None else f'{equal:.1f} ×'} at equal "
+            f"true width, {ratios['by_default']:.1f} × by default"
         )
     print(f"exporting takes {export_s:.1f} s of hwsearch's way")
 

@@ -59,8 +59,8 @@ def parse_lines(content: bytes, path: Path) -> list[Measurement]:
             measurements.append(_measurement(line))
         except UsageError as error:
             raise ProfileError(
-                f"Line {number} of {path} is damaged: {error} Take that line out; what it told of "
-                "is measured again by 'hwsearch profile'."
+                f"Line {number} of {path} is damaged: {error} Take that line out; "
+                "'hwsearch profile' measures its subnet again if it is in the sample."
             ) from None
     return measurements
 

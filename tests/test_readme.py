@@ -117,7 +117,7 @@ def test_files_that_are_named_exist(document: str):
 def test_benchmarks_and_their_findings_exist(document: str):
     """By their paths from the root or `benchmarks/`; and so do the files of a findings page."""
     text = (ROOT / document).read_text()
-    named = re.findall(r"`(benchmarks/[\w/.-]+|bench_\w+\.py)`", text)
+    named = re.findall(r"`((?:benchmarks|tables|results)/[\w/.-]+|bench_\w+\.py)`", text)
     if document in FINDINGS:
         named += re.findall(r"`([\w-]+\.(?:json|png))`", text)
     places = (ROOT, ROOT / "benchmarks", (ROOT / document).parent)

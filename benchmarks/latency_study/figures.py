@@ -51,21 +51,31 @@ def shares_held(measured: Array, *, low: Array, high: Array, upper: Array, front
     }
 
 
-def error_of_share(draws: Sequence[tuple[Rows, Held]]) -> float:
-    """Standard error in percent of a share that was found on several draws of the same subnets.
+def error_of_share(draws: Sequence[tuple[Rows, Held]]) -> float | None:
+    """Standard error in percent of a share, the mean of those of several draws.
 
-    A subnet comes in many draws, and is held or not in most of them alike, so that subnets count,
-    not their appearances (the cluster-robust variance of a mean: Liang and Zeger, Biometrika 73,
-    1986).
+    A subnet comes in many draws, and is held or not in most of them alike; those of one draw were
+    judged by one fit. So both are clusters (Cameron, Gelbach and Miller, Journal of Business &
+    Economic Statistics 29, 2011).
 
     Args:
         draws: for each, which subnets were judged, and which of these are held.
+
+    Returns:
+        None where all or none are held, which tells nothing of the error.
     """
     subnets = np.concatenate([rows for rows, _ in draws])
+    draw = np.repeat(np.arange(len(draws)), [len(rows) for rows, _ in draws])
     held = np.concatenate([found for _, found in draws]).astype(np.float64)
-    _, number = np.unique(subnets, return_inverse=True)
-    sums = np.bincount(number, weights=held - held.mean())
-    return float(100 * np.sqrt((sums**2).sum()) / len(held))
+    weights = 1 / (len(draws) * np.bincount(draw)[draw])
+    share = float(weights @ held)
+    if not 0 < held.mean() < 1:
+        return None
+    errors = weights * (held - share)
+    _, subnet = np.unique(subnets, return_inverse=True)
+    by_subnet, by_draw = (np.bincount(group, weights=errors) for group in (subnet, draw))
+    variance = (by_subnet**2).sum() + (by_draw**2).sum() - (errors**2).sum()
+    return float(100 * np.sqrt(max(variance, (errors**2).sum())))
 
 
 def front(latencies_ms: Array, sizes: Array) -> Rows:

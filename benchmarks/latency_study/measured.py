@@ -54,22 +54,30 @@ class NoiseFloor:
 
     Attributes:
         percent: None where no subnet was measured twice.
-        error: its standard error, by subnets.
+        error: its standard error, by the sessions of the repeats; None where there is one alone.
         subnets: how many were measured twice.
+        sessions: in how many sessions.
     """
 
     percent: float | None
     error: float | None
     subnets: int
+    sessions: int
 
     @classmethod
     def of(cls, measurements: Sequence[Measurement]) -> NoiseFloor:
         """What the repeats among measurements tell."""
-        found = np.array(repeat_errors(measurements))
-        if len(found) < 2:
-            return cls(float(found[0]) if len(found) else None, None, len(found))
-        error = float(found.std(ddof=1) / np.sqrt(len(found)))
-        return cls(float(found.mean()), error, len(found))
+        errors = repeat_errors(measurements)
+        if not errors:
+            return cls(None, None, 0, 0)
+        percents = np.array([error.percent for error in errors])
+        _, session = np.unique([error.session_id for error in errors], return_inverse=True)
+        sums = np.bincount(session, weights=percents - percents.mean())
+        error = None
+        if len(sums) > 1:
+            spread = (sums**2).sum() * len(sums) / (len(sums) - 1)
+            error = float(np.sqrt(spread) / len(percents))
+        return cls(float(percents.mean()), error, len(percents), len(sums))
 
 
 @dataclass(frozen=True)

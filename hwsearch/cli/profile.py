@@ -157,16 +157,20 @@ def _range(summary: ProfileSummary) -> str:
 
 def _advice(summary: ProfileSummary) -> list[str]:
     """What to do where figures are few, or not to be relied on."""
-    from hwsearch.predictor.latency_predictor import MIN_SAMPLES
+    from hwsearch.predictor.latency_predictor import MIN_SAMPLES, MIN_TRANSFER_SAMPLES
 
     found = []
     if summary.drifted:
         found.append(
-            f"{summary.drifted} others are marked, since the machine was too restless: run the "
-            "same command again while nothing else runs, or give it more --budget."
+            f"{summary.drifted} others are marked, since the machine was too restless. The same "
+            "command measures those of its sample again: leave the machine alone meanwhile, or "
+            "give more --budget."
         )
-    if summary.measured + summary.drifted < MIN_SAMPLES:
-        found.append(f"A latency predictor takes {MIN_SAMPLES} subnets: give more --samples.")
+    if not summary.failed and summary.measured + summary.drifted < MIN_SAMPLES:
+        found.append(
+            f"A latency predictor takes {MIN_SAMPLES} subnets, or {MIN_TRANSFER_SAMPLES} with "
+            "'fit --transfer-from': give more --samples."
+        )
     return found
 
 

@@ -116,7 +116,7 @@ def _correlation(value: float | None) -> str:
 
 def _noise_floor(percent: float | None) -> str:
     if percent is None:
-        return "Noise floor: unknown (no subnet has two measurements that were not marked)."
+        return "Noise floor: unknown (no subnet that could be relied on was measured again)."
     return (
         f"Noise floor: {percent:.2f} %, the mean error of true latencies against one measurement "
         "each, found from subnets that were measured on two occasions. No predictor can be shown "

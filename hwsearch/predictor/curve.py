@@ -12,7 +12,7 @@ from hwsearch.errors import PredictorError
 from hwsearch.predictor.crossvalidation import ModelScore, score
 from hwsearch.predictor.latency_predictor import MIN_SAMPLES, LatencyPredictor
 from hwsearch.progress import Progress, SilentProgress
-from hwsearch.records import Record, SubnetConfig, Target
+from hwsearch.records import Record, Share, SubnetConfig, Target
 
 FEW = (5, 10, 20, 50)
 MIN_HELD_OUT = 10
@@ -22,11 +22,13 @@ class CurvePoint(Record):
     """Mean errors on the held-out subnets at one number of measured ones.
 
     `score` is named after what was fitted: "transfer" with the source, "scratch" without.
+    `covered` is the share, from 0 to 1, that intervals of 90 % hold.
     """
 
     measured: PositiveInt
     held_out: PositiveInt
     score: ModelScore
+    covered: Share
 
 
 def few_shot_curve(
@@ -69,6 +71,7 @@ def few_shot_curve(
     with progress.task("few-shot curve", total=len(usable) * draws) as advance:
         for size in usable:
             found: dict[str, list[ModelScore]] = {}
+            covered: dict[str, list[float]] = {}
             for draw in range(draws):
                 order = np.random.default_rng((seed, draw)).permutation(len(configs))
                 for start in (source, None) if size >= MIN_SAMPLES else (source,):
@@ -79,14 +82,25 @@ def few_shot_curve(
                         scope=source.scope,
                         source=start,
                     ).fit([configs[row] for row in order[:size]], latencies[order[:size]])
-                    predicted = fitted.predict([configs[row] for row in order[size:]])
+                    others, measured = (
+                        [configs[row] for row in order[size:]],
+                        latencies[order[size:]],
+                    )
                     name = "transfer" if start else "scratch"
-                    held_out = score(name, predicted[None], latencies[order[size:]])
+                    held_out = score(name, fitted.predict(others)[None], measured)
                     found.setdefault(name, []).append(held_out)
+                    low, high = fitted.interval(others)
+                    inside = float(((low <= measured) & (measured <= high)).mean())
+                    covered.setdefault(name, []).append(inside)
                 advance(note=f"{size} subnets")
             points += [
-                CurvePoint(measured=size, held_out=len(configs) - size, score=_mean(scores))
-                for scores in found.values()
+                CurvePoint(
+                    measured=size,
+                    held_out=len(configs) - size,
+                    score=_mean(scores),
+                    covered=float(np.mean(covered[name])),
+                )
+                for name, scores in found.items()
             ]
     return tuple(points)
 

@@ -123,7 +123,7 @@ def _save(
         probes_ms=tuple(probes.tolist()),
         training_sha256=_sha256(training),
         source_sha256=_source_sha256(directory) if predictor.source else None,
-        models_sha256=_models_sha256(),
+        models_sha256=_models_sha256(has_source=predictor.source is not None),
         versions=_versions(),
     )
     card = card_text(predictor, folder=folder, noise_floor_percent=noise_floor_percent)
@@ -160,17 +160,15 @@ def load_latency_predictor(
 
     Raises:
         PredictorError: a file is missing or damaged, or the predictor belongs to another target, or
-            to a version whose models know other columns.
+            to a version with other models.
     """
     folder = Path(directory)
     stored = _parsed(StoredPredictor, folder / PREDICTOR_FILE, _read(folder / PREDICTOR_FILE))
     training_text = _read(folder / TRAINING_FILE)
     if stored.target_fingerprint != stored.target.fingerprint:
         raise _damaged(folder / PREDICTOR_FILE, "its fingerprint is not that of its target")
-    if stored.models_sha256 != _models_sha256():
-        raise _damaged(
-            folder / PREDICTOR_FILE, "it is of a version whose models know other columns"
-        )
+    if stored.models_sha256 != _models_sha256(has_source=stored.source_sha256 is not None):
+        raise _damaged(folder / PREDICTOR_FILE, "it is of a version with other models")
     if stored.training_sha256 != _sha256(training_text):
         raise _damaged(folder / TRAINING_FILE, f"it is not the one that {PREDICTOR_FILE} names")
     training = _parsed(TrainingRows, folder / TRAINING_FILE, training_text)
@@ -275,9 +273,10 @@ def _damaged(path: Path, fault: str) -> PredictorError:
     return PredictorError(f"{path} can't be used: {fault}. Fit the latency predictor again.")
 
 
-def _models_sha256() -> str:
-    """Of all columns, and of each model's: errors of models on other ones are not theirs."""
-    return _sha256(repr((SCHEMA, candidates(SCHEMA), transfer_candidates(SCHEMA))))
+def _models_sha256(*, has_source: bool) -> str:
+    """Of all columns, and of the models to choose from: errors of other ones are not theirs."""
+    models = transfer_candidates(SCHEMA) if has_source else candidates(SCHEMA)
+    return _sha256(repr((SCHEMA, models)))
 
 
 def _sha256(text: str) -> str:

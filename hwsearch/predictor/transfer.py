@@ -24,12 +24,13 @@ from hwsearch.predictor.schema import SOURCE, FeatureSchema
 # Pulls the exponent of the source's latency towards one, as much as a tenth of a row would.
 EXPONENT_PENALTY = 0.1
 RESIDUAL_ALPHAS = np.logspace(-1, 3, 13)
+SUM_MIN_SAMPLES = 8
 RESIDUAL_MIN_SAMPLES = 8
 PROCESS_MIN_SAMPLES = 16
 SOURCE_MEAN = "transfer_mean"
-# With 8, 10, 14 and 20 rows the error was 2.82, 2.07, 1.69 and 1.25 %, of the mean of a sum and a
-# ridge that know no source 3.15, 2.38, 1.73 and 1.22 %, of the affine map with a ridge on what it
-# leaves 4.14, 3.54, - and 2.45 % (mean of the twelve pairs of the reference targets, five draws).
+# With 8, 10 and 20 rows the error was 2.82, 2.07 and 1.25 %, of the mean of a sum and a ridge that
+# know no source 3.15, 2.38 and 1.22 %, of the affine map with a ridge on what it leaves 4.14, 3.54
+# and 2.45 % (mean of the twelve pairs of the reference targets, five draws).
 SOURCE_MEAN_BELOW = 16
 
 
@@ -105,7 +106,7 @@ def transfer_candidates(schema: FeatureSchema) -> tuple[LatencyModel, ...]:
     """
     affine, known = affine_transfer(schema), candidates(schema)
     operators = schema.places(schema.operators or schema.costs)
-    sum_with_source = BlockSum("source_sum", (affine.source, *operators), RESIDUAL_MIN_SAMPLES)
+    sum_with_source = BlockSum("source_sum", (affine.source, *operators), SUM_MIN_SAMPLES)
     shape = schema.places(schema.shape)
     return (
         MeanOf(SOURCE_MEAN, (sum_with_source, known[0]), below=SOURCE_MEAN_BELOW),

@@ -7,11 +7,22 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 from hwsearch.drift_share import DriftShare, corrected_by, learn_drift_share
 from hwsearch.records import Measurement, Scope
+
+
+class RepeatError(NamedTuple):
+    """What a repeated subnet tells of the noise floor, and in which session it was repeated last.
+
+    Subnets that were repeated in one session share what that session was slowed by.
+    """
+
+    session_id: str
+    percent: float
 
 
 def noise_floor(measurements: Iterable[Measurement], *, scope: Scope = "full") -> float | None:
@@ -31,32 +42,34 @@ def noise_floor(measurements: Iterable[Measurement], *, scope: Scope = "full") -
         Percent, or None where no subnet has two repeats.
     """
     errors = repeat_errors(measurements, scope=scope)
-    return float(np.mean(errors)) if errors else None
+    return float(np.mean([error.percent for error in errors])) if errors else None
 
 
-def repeat_errors(measurements: Iterable[Measurement], *, scope: Scope = "full") -> list[float]:
-    """What each repeated subnet tells of the noise floor, in percent: their mean is the floor.
-
-    Their standard deviation over the root of their number is how far chance may have it off.
-    """
+def repeat_errors(
+    measurements: Iterable[Measurement], *, scope: Scope = "full"
+) -> list[RepeatError]:
+    """What each repeated subnet tells of the noise floor; their mean is the floor."""
     measured = [measurement for measurement in measurements if measurement.error is None]
     steady = _errors([row for row in measured if not row.drifted], scope)
     return steady or _errors(measured, scope)
 
 
-def _errors(measured: Sequence[Measurement], scope: Scope) -> list[float]:
+def _errors(measured: Sequence[Measurement], scope: Scope) -> list[RepeatError]:
     repeats: defaultdict[str, dict[int, Measurement]] = defaultdict(dict)
     for measurement in measured:
         repeats[measurement.subnet_id][measurement.repeat] = measurement
     corrected = _without_their_sessions(measured)
     return [
-        float(
-            np.mean(
-                [
-                    100 * _spread(*(row.latency_ms(scope) for row in corrected(*pair)))
-                    for pair in itertools.combinations(rows.values(), 2)
-                ]
-            )
+        RepeatError(
+            rows[max(rows)].session_id,
+            float(
+                np.mean(
+                    [
+                        100 * _spread(*(row.latency_ms(scope) for row in corrected(*pair)))
+                        for pair in itertools.combinations(rows.values(), 2)
+                    ]
+                )
+            ),
         )
         for rows in repeats.values()
         if len(rows) > 1

@@ -35,7 +35,7 @@ def fit_latency_predictor(
         seed: decides the folds of cross-validation.
         allow_stale: take a profile that was made under other versions.
         transfer_from: directory of another target's predictor of the same supernet, to start from.
-        progress: told where marked measurements have to do.
+        progress: told where marked measurements have to do, or a baseline does as well.
 
     Returns:
         The predictor and its directory.
@@ -73,12 +73,12 @@ def fit_latency_predictor(
     with progress.task(f"fitting on {len(configs)} subnets", 1) as advance:
         predictor.fit(configs, latencies_ms)
         advance()
-    lines = predictor.cv_.baselines
-    line = min(lines, key=lambda score: score.mape_percent)
-    if line.mape_percent <= predictor.cv_.mape_percent:
+    plainest = min(predictor.cv_.baselines, key=lambda score: score.mape_percent)
+    if plainest.mape_percent <= predictor.cv_.mape_percent:
         progress.log(
-            f"Warning: '{line.name}' errs by {line.mape_percent:.2f} %, the predictor by "
-            f"{predictor.cv_.mape_percent:.2f} %: the measurements are too few, or too restless."
+            f"Warning: '{plainest.name}' errs by {plainest.mape_percent:.2f} %, the predictor by "
+            f"{predictor.cv_.mape_percent:.2f} %: profile more subnets, or again while nothing "
+            "else runs."
         )
     directory = workspace.predictor(target, geometry.id)
     save_latency_predictor(predictor, directory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,8 +73,8 @@ def profile_supernet(
 
     With a goal, more subnets are measured, those that teach a latency predictor most, until it
     reaches the goal. What the profile already holds is not measured again, so an interrupted run
-    goes on. Two processes that measure into one profile would disturb each other: the second waits,
-    and finds what the first one has measured.
+    goes on. Two runs of this stage on one target would disturb each other: the second waits, and
+    finds what the first one has measured.
 
     Args:
         supernet: whose subnets are measured.
@@ -104,7 +104,12 @@ def profile_supernet(
         subnets = stratified_sample(supernet.space, supernet.geometry, count, seed=seed)
     sample = list(dict.fromkeys(subnets))
     error, stopped_by = None, None
-    with _one_at_a_time(store, progress):
+    busy = goal is not None or any(
+        find(sample, stopwatch.profile) for find in (_missing, _to_repeat)
+    )
+    with _one_at_a_time(store, progress) if busy else nullcontext():
+        # Whoever was waited for may have begun the profile under other versions.
+        ProfileStore(workspace.profiles, target, allow_stale=allow_stale)
         _measure_twice(stopwatch, sample, drawn=drawn)
         if goal is not None:
             error, stopped_by = _measure_until(goal, supernet, stopwatch, sample, seed=seed)

@@ -35,14 +35,19 @@ class Workspace:
     """A folder with the layout of this project's own repository: profiles, predictors, studies.
 
     Raises:
-        UsageError: it is a file.
+        UsageError: it is a file, or below one.
     """
 
     root: Path
 
     def __post_init__(self) -> None:
-        if self.root.exists() and not self.root.is_dir():
-            raise UsageError(f"The workspace {self.root} is a file: name a folder.")
+        folders = (self.root, *self.root.absolute().parents)
+        existing = next(path for path in folders if path.exists())
+        if not existing.is_dir():
+            raise UsageError(
+                f"The workspace {self.root} can't be a folder, since {existing} is a file: name "
+                "another."
+            )
 
     @property
     def profiles(self) -> Path:

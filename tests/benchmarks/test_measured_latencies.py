@@ -61,8 +61,7 @@ def test_a_profile_comes_with_its_noise_floor(data: MeasuredSet):
     assert len(data.configs) == 60
     assert data.latencies_ms == pytest.approx([law_ms(c) + 1 for c in data.configs], rel=0.05)
     assert 0.3 < data.floor.percent < 1.5
-    assert data.floor.subnets == 60
-    assert 0.02 < data.floor.error < 0.3
+    assert (data.floor.subnets, data.floor.sessions, data.floor.error) == (60, 1, None)
     assert data.floor_as_measured == data.floor  # nothing was freed of anything
 
 
@@ -103,20 +102,24 @@ def test_a_folder_without_profiles_is_refused(tmp_path: Path):
         measured.read_profiles(tmp_path, NET.geometry)
 
 
-def test_latencies_are_freed_of_the_errors_of_sessions_and_known_as_measured(tmp_path: Path):
+def test_latencies_are_freed_of_the_errors_of_sessions_and_known_as_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     store = ProfileStore(tmp_path, TARGET)
     store.agree_on_reference(NET.id, ReferenceAnchor(subnet_id="r", anchor_ms=1.0))
     rng = np.random.default_rng(0)
     drawn = list(dict.fromkeys(NET.space.sample(rng) for _ in range(40)))[:20]
     errors = {"a": 0.1, "b": 0.0, "c": -0.05, "d": 0.02}
-    for place, config in enumerate(drawn):
-        session = sorted(errors)[place % 4]
+    repeated = [(3 - place % 4, 1, config) for place, config in enumerate(drawn[:8])]
+    for number, repeat, config in [*((p % 4, 0, c) for p, c in enumerate(drawn)), *repeated]:
+        session = sorted(errors)[number]
         row = Measurement(
             supernet_id=NET.id,
             subnet_id=config.id,
             subnet=config,
             target=TARGET,
             session_id=session,
+            repeat=repeat,
             encoder_ms=law_ms(config) * float(np.exp(errors[session])),
             decoder_ms=0.001,
             drift=Drift(around_ms=1.0, anchor_ms=1.0, reference_id="r"),
@@ -132,3 +135,14 @@ def test_latencies_are_freed_of_the_errors_of_sessions_and_known_as_measured(tmp
         [ms * np.exp(errors[sorted(errors)[place % 4]]) for place, ms in enumerate(law)], rel=1e-3
     )
     assert np.log(data.latencies_ms / law).std() < 0.02 * np.log(data.as_measured_ms / law).std()
+    assert data.floor.percent < 0.2 * data.floor_as_measured.percent
+    assert (data.floor.subnets, data.floor.sessions) == (8, 4)
+    assert data.floor_as_measured.error > data.floor.error > 0
+    monkeypatch.setattr(measured, "DRAWS", 0)
+    monkeypatch.setattr(measured, "DEFAULT_DRAWS", 2)
+    monkeypatch.setattr(crossvalidation, "REPEATS", 1)
+    rows = {row["model"]: row for row in measured.evaluate(data, 9, held_out=8)}
+    alike = rows[measured.JUDGED_AS_MEASURED]
+    assert alike["mape"] > rows[measured.AS_MEASURED]["mape"] > rows["default"]["mape"]
+    assert alike["noise_floor"] == data.floor_as_measured.percent
+    assert rows[measured.AS_MEASURED]["noise_floor"] == data.floor.percent

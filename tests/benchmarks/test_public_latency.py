@@ -101,13 +101,25 @@ def test_the_front_holds_what_nothing_beats():
     assert sorted(front(latencies, sizes).tolist()) == [0, 1, 2]
 
 
-def test_the_error_of_a_share_counts_subnets_not_their_appearances():
+@pytest.mark.parametrize("of_draws", [0.0, 0.5])
+def test_the_error_of_a_share_is_how_far_the_share_is_off(of_draws: float):
+    """Subnets are held more or less often, draws hold more or less; fronts differ in size."""
     rng = np.random.default_rng(0)
-    held = rng.random(400) < 0.9
-    once = error_of_share([(np.arange(400), held)])
-    assert once == pytest.approx(100 * np.sqrt(0.9 * 0.1 / 400), rel=0.15)
-    again = [(np.arange(400), held)] * 5
-    assert error_of_share(again) == pytest.approx(once)
+    shares, errors = [], []
+    for _ in range(60):
+        subnets = rng.standard_normal(150)
+        draws = []
+        for _ in range(24):
+            rows = rng.permutation(150)[: rng.integers(10, 30)]
+            noise = of_draws * rng.standard_normal() + 0.3 * rng.standard_normal(len(rows))
+            draws.append((rows, subnets[rows] + noise < 1.3))
+        shares.append(100 * np.mean([held.mean() for _, held in draws]))
+        errors.append(error_of_share(draws))
+    assert np.mean(errors) == pytest.approx(np.std(shares), rel=0.25)
+
+
+def test_a_share_of_all_tells_no_error():
+    assert error_of_share([(np.arange(4), np.ones(4, dtype=bool))]) is None
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", f"{NAMES}\n", f"{NAMES}\n{'x,' * 13}x\n"])

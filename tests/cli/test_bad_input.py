@@ -47,9 +47,9 @@ def build(checkpoint, tmp_path, *more):
 
 def test_a_workspace_that_is_a_file_is_a_sentence(fails, tmp_path):
     (tmp_path / "file").write_text("mine")
-    for command in ("profile", "fit"):
-        said = fails(command, "--device", "cpu", "--workspace", tmp_path / "file", code=2)
-        assert "is a file: name a folder" in said
+    for command, folder in (("profile", "file"), ("fit", "file/below/it")):
+        said = fails(command, "--device", "cpu", "--workspace", tmp_path / folder, code=2)
+        assert f"{tmp_path / 'file'} is a file: name another" in said
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -15,6 +15,7 @@ from hwsearch.predictor.latency_predictor import LatencyPredictor
 from hwsearch.predictor.store import load_latency_predictor, save_latency_predictor
 
 OTHER = TARGET.model_copy(update={"runtime_version": "2.0"})
+SHIPPED = Path(__file__).parents[2] / "predictors"
 
 
 @pytest.fixture
@@ -188,6 +189,16 @@ def test_the_card_tells_conditions_errors_and_use(predictor: LatencyPredictor, f
     ):
         assert fact in card
     assert str(folder) not in card
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*/*/predictor.json")), ids=str)
+def test_what_is_shipped_loads_and_predicts(path: Path):
+    loaded = load_latency_predictor(path.parent)
+    assert loaded.predict(loaded.configs_) == pytest.approx(loaded.latencies_ms_, rel=0.2)
+
+
+def test_the_reference_targets_have_predictors():
+    assert len([*SHIPPED.glob("*/*/predictor.json")]) >= 4
 
 
 def test_the_card_admits_an_unknown_noise_floor(predictor: LatencyPredictor, tmp_path: Path):

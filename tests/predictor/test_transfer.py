@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from synthetic import GEOMETRY, TARGET, law_ms, measured_ms, sampled, true_ms
 
 from hwsearch.errors import PredictorError
+from hwsearch.predictor.crossvalidation import choose_model
 from hwsearch.predictor.curve import few_shot_curve
 from hwsearch.predictor.features import SCHEMA, FeatureBuilder
 from hwsearch.predictor.latency_predictor import LatencyPredictor
@@ -96,12 +97,16 @@ def test_what_the_affine_map_leaves_is_learnt(model):
     assert errors[model.name] < 0.6 * errors[AFFINE.name]
 
 
-def test_operators_that_take_other_shares_of_the_time_are_learnt_from_ten_rows():
-    """Where the MLPs are slower there by so much a MAC, no power of the source's latency tells."""
-    source = true_ms(UNSEEN)
-    features = np.column_stack([FeatureBuilder(GEOMETRY).matrix(UNSEEN), source])
+def with_slower_mlps_ms(configs: list[SubnetConfig]) -> np.ndarray:
+    """By so much a MAC: no power of the source's latency tells."""
+    features = FeatureBuilder(GEOMETRY).matrix(configs)
     mlps = features[:, SCHEMA.places(["windowed_mlp_macs"])[0]] / 4e8
-    latencies = source + 1.5 * source.mean() * mlps
+    return true_ms(configs) + 1.5 * true_ms(UNSEEN).mean() * mlps
+
+
+def test_operators_that_take_other_shares_of_the_time_are_learnt_from_ten_rows():
+    features = np.column_stack([FeatureBuilder(GEOMETRY).matrix(UNSEEN), true_ms(UNSEEN)])
+    latencies = with_slower_mlps_ms(UNSEEN)
     models = (AFFINE, MODELS[SOURCE_MEAN], MODELS["operator_mean"])
     errors = {model.name: 0.0 for model in models}
     for seed in range(6):
@@ -113,6 +118,30 @@ def test_operators_that_take_other_shares_of_the_time_are_learnt_from_ten_rows()
             errors[model.name] += np.abs(found / latencies[test] - 1).mean()
     assert errors[SOURCE_MEAN] < 0.8 * errors[AFFINE.name]
     assert errors[SOURCE_MEAN] < 0.95 * errors["operator_mean"]
+
+
+def test_a_sum_over_the_source_is_stored_and_its_bounds_widen_with_what_is_not_known(
+    predictor: LatencyPredictor, tmp_path: Path
+):
+    configs = sampled(12, seed=5)
+    new = LatencyPredictor(GEOMETRY, OTHER, predictor.supernet_id, source=predictor)
+    rows, measured = FeatureBuilder(GEOMETRY).matrix(configs), with_slower_mlps_ms(configs)
+    choice = choose_model(
+        np.column_stack([rows, predictor.predict(configs)]),
+        measured,
+        models=[MODELS[SOURCE_MEAN]],
+        baselines=(),
+        seed=0,
+    )
+    new.refit(configs, measured, choice)
+    assert set(new.choice_.hyper) == {"operator_mean.operator_ridge.alpha"}
+    save_latency_predictor(new, tmp_path)
+    loaded = load_latency_predictor(tmp_path, target=OTHER)
+    assert np.array_equal(loaded.interval(UNSEEN), new.interval(UNSEEN))
+    low, high = new.interval(UNSEEN)
+    assert np.ptp(np.log(high / low)) > 0.2 * np.median(np.log(high / low))
+    latencies = with_slower_mlps_ms(UNSEEN)
+    assert ((low <= latencies) & (latencies <= high)).mean() >= 0.8
 
 
 def test_a_transferred_predictor_is_stored_with_its_source(ten: LatencyPredictor, tmp_path: Path):
@@ -186,6 +215,7 @@ def test_the_curve_sets_transfer_beside_scratch(predictor: LatencyPredictor):
     assert found[10, "transfer"].held_out == 30
     errors = {key: point.score.mape_percent for key, point in found.items()}
     assert errors[5, "transfer"] < errors[10, "scratch"]
+    assert all(point.covered > 0.6 for point in curve)
 
 
 def test_a_curve_of_too_few_rows_is_a_sentence(predictor: LatencyPredictor):
