@@ -82,10 +82,8 @@ def few_shot_curve(
                         scope=source.scope,
                         source=start,
                     ).fit([configs[row] for row in order[:size]], latencies[order[:size]])
-                    others, measured = (
-                        [configs[row] for row in order[size:]],
-                        latencies[order[size:]],
-                    )
+                    others = [configs[row] for row in order[size:]]
+                    measured = latencies[order[size:]]
                     name = "transfer" if start else "scratch"
                     held_out = score(name, fitted.predict(others)[None], measured)
                     found.setdefault(name, []).append(held_out)
