@@ -151,7 +151,8 @@ def test_a_folder_that_can_not_be_written(
     place: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "file").write_text("no folder")
-    code, said = fails(capsys, *arguments(place, tmp_path / "file" / "b"))
+    elsewhere = ("--workspace", tmp_path / "work")
+    code, said = fails(capsys, *arguments(place, tmp_path / "file" / "b", *elsewhere))
     assert code == 1
     assert "name another place" in said
 
