@@ -40,9 +40,8 @@ def means_of(rows: Sequence[Row], fields: Sequence[str] | None = None) -> Row:
     return means
 
 
-def shares_held(measured: Array, *, low: Array, high: Array, upper: Array, front: Rows) -> Row:
+def shares_held(inside: Held, below: Held, front: Rows) -> Row:
     """Percent of held-out latencies that intervals and one-sided bounds hold, on a front too."""
-    inside, below = (low <= measured) & (measured <= high), measured <= upper
     return {
         "covered": 100 * float(inside.mean()),
         "front_covered": 100 * float(inside[front].mean()),

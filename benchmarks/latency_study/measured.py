@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,14 @@ class NoiseFloor:
             spread = (sums**2).sum() * len(sums) / (len(sums) - 1)
             error = float(np.sqrt(spread) / len(percents))
         return cls(float(percents.mean()), error, len(percents), len(sums))
+
+
+class Judgement(NamedTuple):
+    """Errors and shares in percent; which held-out subnets intervals hold, and a front of them."""
+
+    row: Row
+    inside: Held
+    front: Rows
 
 
 @dataclass(frozen=True)
@@ -178,19 +187,18 @@ def evaluate(data: MeasuredSet, n: int, *, held_out: int) -> list[Row]:
         train, test = split(data, n, held_out=held_out, draw=draw)
         latencies, measured = data.latencies_ms[train], data.latencies_ms[test]
         chosen = data.unfitted().fit(data.at(train), latencies)
-        rows.setdefault(DEFAULT, []).append(_judged(data, chosen, test))
-        held, best = _held(data, chosen, test), _front(data, chosen, test)
-        inside.append((test, held))
-        inside_front.append((test[best], held[best]))
+        judged = _judgement(data, chosen, test)
+        rows.setdefault(DEFAULT, []).append(judged.row)
+        inside.append((test, judged.inside))
+        inside_front.append((test[judged.front], judged.inside[judged.front]))
         if n <= FEW:
             plain = data.unfitted().fit(data.at(train), data.as_measured_ms[train])
-            rows.setdefault(AS_MEASURED, []).append(_judged(data, plain, test))
-            rows.setdefault(JUDGED_AS_MEASURED, []).append(
-                _judged(data, plain, test, data.as_measured_ms)
-            )
+            rows.setdefault(AS_MEASURED, []).append(_judgement(data, plain, test).row)
+            alike = _judgement(data, plain, test, data.as_measured_ms)
+            rows.setdefault(JUDGED_AS_MEASURED, []).append(alike.row)
             others, _ = split(data, n, held_out=held_out, draw=draw, neighbours=1)
             by_size = data.unfitted().fit(data.at(others), data.latencies_ms[others])
-            rows.setdefault(BY_SIZE, []).append(_judged(data, by_size, test))
+            rows.setdefault(BY_SIZE, []).append(_judgement(data, by_size, test).row)
         if draw >= DRAWS:
             continue
         for model in fixed:
@@ -203,7 +211,7 @@ def evaluate(data: MeasuredSet, n: int, *, held_out: int) -> list[Row]:
             rows.setdefault(name, []).append(errors_of(name, predicted, measured))
         if LEARNING_START + LEARNING_GROUP <= n <= LEARNING_MOST:
             learned = _learned(data, n, test, draw=draw)
-            rows.setdefault(LEARNED, []).append(_judged(data, learned, test))
+            rows.setdefault(LEARNED, []).append(_judgement(data, learned, test).row)
     errors_of_shares = {
         "covered_error": error_of_share(inside),
         "front_covered_error": error_of_share(inside_front),
@@ -243,29 +251,16 @@ def _learned(data: MeasuredSet, n: int, test: Rows, *, draw: int) -> LatencyPred
         rows += [place[config] for config in group]
 
 
-def _judged(
+def _judgement(
     data: MeasuredSet, fitted: LatencyPredictor, test: Rows, latencies_ms: Array | None = None
-) -> Row:
-    """Errors on the held-out subnets, and the shares that bounds hold of them and of a front."""
+) -> Judgement:
+    """Of the held-out subnets; the front is what a search for the largest would pick of them."""
     configs = data.at(test)
     measured = (data.latencies_ms if latencies_ms is None else latencies_ms)[test]
+    predicted = fitted.predict(configs)
     low, high = fitted.interval(configs, COVERAGE)
-    return errors_of(fitted.model_name_, fitted.predict(configs), measured) | shares_held(
-        measured,
-        low=low,
-        high=high,
-        upper=fitted.upper(configs, COVERAGE),
-        front=_front(data, fitted, test),
-    )
-
-
-def _held(data: MeasuredSet, fitted: LatencyPredictor, test: Rows) -> Held:
-    low, high = fitted.interval(data.at(test), COVERAGE)
-    found: Held = (low <= data.latencies_ms[test]) & (data.latencies_ms[test] <= high)
-    return found
-
-
-def _front(data: MeasuredSet, fitted: LatencyPredictor, test: Rows) -> Rows:
-    """Places among the held-out subnets of those that a search for the largest would pick."""
-    sizes = data.features[test][:, SCHEMA.places(["params"])[0]]
-    return front(fitted.predict(data.at(test)), sizes)
+    inside = (low <= measured) & (measured <= high)
+    below = measured <= fitted.upper(configs, COVERAGE)
+    best = front(predicted, data.features[test][:, SCHEMA.places(["params"])[0]])
+    errors = errors_of(fitted.model_name_, predicted, measured)
+    return Judgement(errors | shares_held(inside, below, best), inside, best)

@@ -69,18 +69,10 @@ def evaluate(data: LatencySet, n: int, *, seed: int) -> tuple[list[Row], Row]:
         )
         folds = fold_numbers(n, seed=seed)
         calibrated = studentised(np.array(choice.log_residuals), known, folds)
-        units, predicted = spreads(known, new), found[DEFAULT]
-        factors = np.exp(two_sided(calibrated, COVERAGE).size * units)
-        upper = predicted * np.exp(one_sided(calibrated, COVERAGE).size * units)
-        held.append(
-            shares_held(
-                measured,
-                low=predicted / factors,
-                high=predicted * factors,
-                upper=upper,
-                front=front(predicted, sizes[test]),
-            )
-        )
+        log_errors = np.log(measured / found[DEFAULT]) / spreads(known, new)
+        inside = np.abs(log_errors) <= two_sided(calibrated, COVERAGE).size
+        below = log_errors <= one_sided(calibrated, COVERAGE).size
+        held.append(shares_held(inside, below, front(found[DEFAULT], sizes[test])))
         for name, predicted in found.items():
             errors.setdefault(name, []).append(errors_of(name, predicted, measured))
     names = [DEFAULT, *(name for name in errors if name != DEFAULT)]
